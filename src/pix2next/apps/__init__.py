@@ -1,0 +1,1 @@
+"""What the network is used for, one file a use."""

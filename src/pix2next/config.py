@@ -1,0 +1,270 @@
+"""Every setting of a run, typed and checked. The defaults are the paper's (arXiv 2409.16706) where it states them.
+
+A YAML file in `configs/` says only what differs from here; `key.inner=value` overrides say what differs from the file.
+"""
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from pix2next.errors import ConfigError
+
+How = Literal["cross", "self_cross", "self", "concat"]
+Site = re.compile(r"(encoder|decoder)\.(\d+)|bottleneck")
+
+
+class Settings(BaseModel):
+    """A frozen group of settings that refuses names it does not know."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class VfmConfig(Settings):
+    """The vision foundation model: which, with which weights, trained or not."""
+
+    name: str = "internimage:b"
+    """`timm:NAME`, `internimage:t|s|b|l|xl` or `none`."""
+    weights: str = "download"
+    """`download`, `none`, a file, or `pip:PACKAGE` for a package that carries one `.pth` or `.safetensors`."""
+    frozen: bool = False
+
+
+class FusionConfig(Settings):
+    """One place where VFM features enter the generator (or, for `self`, where it attends to itself)."""
+
+    at: str
+    """`encoder.LEVEL`, `bottleneck` or `decoder.LEVEL`; level i works at stride 2^i."""
+    how: How = "cross"
+    reads: tuple[int, ...] = (32,)
+    """Strides of the VFM maps that are read."""
+    heads: int = Field(4, gt=0)
+    head_width: int = Field(128, gt=0)
+    expansion: int = Field(4, gt=0)
+    """Width of the GEGLU after attention, as a multiple of the level's."""
+    positions: bool = False
+    """Rotary positions on queries and keys. The paper has none; without them attention cannot tell where a feature is."""
+
+    @field_validator("at")
+    @classmethod
+    def _known_site(cls, at: str) -> str:
+        if not Site.fullmatch(at):
+            raise ValueError(f"{at!r} is no site; known: encoder.LEVEL, bottleneck, decoder.LEVEL")
+        return at
+
+    @model_validator(mode="after")
+    def _reads_what_it_needs(self) -> "FusionConfig":
+        if self.how == "self" and self.reads:
+            raise ValueError("how: self reads no VFM map; set reads: []")
+        if self.how != "self" and not self.reads:
+            raise ValueError(f"how: {self.how} needs at least one stride in reads")
+        return self
+
+
+class GeneratorConfig(Settings):
+    """Encoder, bottleneck and decoder. Widths and blocks per level; level i works at stride 2^i."""
+
+    stem_kernel: int = Field(1, ge=1)
+    widths: tuple[int, ...] = (128, 256, 512, 512)
+    encoder_blocks: tuple[int, ...] = (3, 3, 3, 3)
+    """Residual blocks of every level, finest first; a decoder level with none takes no skip either."""
+    bottleneck_blocks: int = Field(9, ge=1)
+    decoder_blocks: tuple[int, ...] = (3, 3, 3, 3)
+    norm: Literal["group", "none"] = "group"
+    norm_groups: int = Field(32, gt=0)
+    resample_kernel: Literal[1, 3] = 3
+    """3: as released (3x3 convolutions around resampling). 1: pointwise ones, a ninth of the cost."""
+    fusions: tuple[FusionConfig, ...] = ()
+
+    @model_validator(mode="after")
+    def _one_entry_per_level(self) -> "GeneratorConfig":
+        levels = len(self.widths)
+        for name in ("encoder_blocks", "decoder_blocks"):
+            if len(getattr(self, name)) != levels:
+                raise ValueError(f"{name} has {len(getattr(self, name))} entries, widths has {levels}; give one a level")
+        for fusion in self.fusions:
+            level = fusion.at.rpartition(".")[2]
+            if level.isdigit() and int(level) >= levels:
+                raise ValueError(f"fusion at {fusion.at}: levels are 0 to {levels - 1}")
+        return self
+
+
+class ModelConfig(Settings):
+    """The whole network: VFM and generator."""
+
+    vfm: VfmConfig = VfmConfig()
+    generator: GeneratorConfig = GeneratorConfig()
+
+    @model_validator(mode="after")
+    def _features_for_every_fusion(self) -> "ModelConfig":
+        reading = [fusion.at for fusion in self.generator.fusions if fusion.reads]
+        if self.vfm.name == "none" and reading:
+            raise ValueError(f"vfm.name is none, but fusions read it at {', '.join(reading)}")
+        return self
+
+
+class DataConfig(Settings):
+    """Where pairs lie and how they are drawn."""
+
+    root: Path | None = None
+    """A folder with `train/{rgb,nir}` and `val/{rgb,nir}`."""
+    train_rgb: Path | None = None
+    train_nir: Path | None = None
+    val_rgb: Path | None = None
+    val_nir: Path | None = None
+    pairs: Path | None = None
+    """A CSV with the columns `split`, `rgb` and `nir` (paths relative to the CSV)."""
+    match: str | None = None
+    """A regular expression whose groups, joined, name a pair; without it the stem does."""
+    crop: int = Field(256, gt=0)
+    scale: tuple[float, float] = (0.5, 1.0)
+    """Side of the crop window relative to `crop / scale`: 0.5 means a window twice as large, shrunk to `crop`."""
+    flip: bool = True
+    rotate: bool = False
+    """Quarter turns too, for pictures from above."""
+    jitter: float = Field(0.1, ge=0, le=1)
+    """Photometric jitter of the RGB alone: exposure, contrast and white balance, each within this share."""
+    workers: int = Field(2, ge=0)
+    cache: bool = False
+    """Keep decoded pictures in memory."""
+
+
+class DiscriminatorConfig(Settings):
+    """Three PatchGANs on (RGB, NIR) at full, half and quarter scale."""
+
+    width: int = Field(64, gt=0)
+    layers: int = Field(3, ge=1)
+    scales: int = Field(3, ge=1)
+    norm: Literal["batch", "instance", "spectral", "none"] = "batch"
+
+
+class LossConfig(Settings):
+    """Kind of GAN and the weight of every term; zero leaves a term out. The defaults are the paper's three terms."""
+
+    gan_kind: Literal["lsgan", "hinge"] = "lsgan"
+    gan: float = Field(1.0, ge=0)
+    ssim: float = Field(10.0, ge=0)
+    feature_matching: float = Field(5.0, ge=0)
+    l1: float = Field(0.0, ge=0)
+    perceptual: float = Field(0.0, ge=0)
+    perceptual_network: Literal["alexnet", "vgg16", "vgg19"] = "vgg19"
+
+
+class TrainConfig(Settings):
+    """Length, rates and bookkeeping of a run."""
+
+    steps: int = Field(1_000_000, gt=0)
+    batch_size: int = Field(3, gt=0)
+    seed: int = 0
+    learning_rate: float = Field(1e-4, gt=0)
+    vfm_learning_rate: float | None = None
+    """Rate of the VFM's own parameters; the generator's if not given."""
+    discriminator_learning_rate: float = Field(1e-4, gt=0)
+    betas: tuple[float, float] = (0.5, 0.999)
+    warmup_steps: int = Field(1000, ge=0)
+    final_rate: float = Field(0.0, ge=0, le=1)
+    """Share of the rate left at the last step; a cosine leads there."""
+    discriminator_starts: int = Field(0, ge=0)
+    """Steps of the other losses alone before the GAN terms begin."""
+    ema: float = Field(0.999, ge=0, lt=1)
+    mixed_precision: Literal["no", "bf16", "fp16"] = "no"
+    channels_last: bool = True
+    checkpoint_minutes: float = Field(10.0, gt=0)
+    validate_every: int = Field(1000, gt=0)
+    log_every: int = Field(50, gt=0)
+    choose_by: Literal["psnr", "ssim", "lpips"] = "ssim"
+    """The validation score by which the best weights are chosen."""
+
+
+class Config(Settings):
+    """One run."""
+
+    model: ModelConfig = ModelConfig()
+    data: DataConfig = DataConfig()
+    discriminator: DiscriminatorConfig = DiscriminatorConfig()
+    loss: LossConfig = LossConfig()
+    train: TrainConfig = TrainConfig()
+
+
+def load_config(path: Path, overrides: Sequence[str] = ()) -> Config:
+    """Read a YAML file and apply `a.b=value` overrides (values are YAML).
+
+    A file may name another one under `base`, relative to itself, of which it then says only the differences.
+
+    Raises:
+        ConfigError: the file is missing or is no YAML mapping, or a setting is unknown or impossible.
+    """
+    settings = _read(path)
+    for override in overrides:
+        name, equals, value = override.partition("=")
+        if not equals:
+            raise ConfigError(f"--set {override}: expected NAME=VALUE, as in data.root=pictures")
+        _put(settings, name.strip().split("."), _parse(value, f"--set {override}"))
+    try:
+        return Config.model_validate(settings)
+    except ValidationError as error:
+        raise ConfigError(f"{path}: {_first_problem(error)}") from None
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        settings = _parse(path.read_text(encoding="utf-8"), str(path))
+    except (OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", None) or "it is not UTF-8 text"
+        raise ConfigError(f"cannot read config {path}: {reason}") from None
+    if not isinstance(settings, dict):
+        raise ConfigError(f"{path}: expected a mapping of settings, found {type(settings).__name__}")
+    base = settings.pop("base", None)
+    return _merge(_read(path.parent / base), settings) if base else settings
+
+
+def _parse(text: str, where: str) -> Any:
+    try:
+        return yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{where}: not valid YAML ({' '.join(str(error).split())})") from None
+
+
+def _merge(base: dict[str, Any], change: dict[str, Any]) -> dict[str, Any]:
+    both = {name: (base[name], change[name]) for name in base.keys() & change.keys()}
+    merged = {
+        name: _merge(old, new) if isinstance(old, dict) and isinstance(new, dict) else new
+        for name, (old, new) in both.items()
+    }
+    return base | change | merged
+
+
+def _put(settings: dict[str, Any], names: list[str], value: Any) -> None:
+    for name in names[:-1]:
+        inner = settings.setdefault(name, {})
+        if not isinstance(inner, dict):
+            raise ConfigError(f"{'.'.join(names)}: {name} is a value, not a group of settings")
+        settings = inner
+    settings[names[-1]] = value
+
+
+def _first_problem(error: ValidationError) -> str:
+    problem = error.errors()[0]
+    name = ".".join(str(part) for part in problem["loc"])
+    if problem["type"] != "extra_forbidden":
+        return f"{name}: {problem['msg'].removeprefix('Value error, ')}, got {problem['input']!r}"
+    group: Any = Config
+    for part in problem["loc"][:-1]:
+        group = _inner(group, part)
+    known = f"; known here: {', '.join(group.model_fields)}" if group else ""
+    return f"unknown setting {name}{known}"
+
+
+def _inner(group: Any, part: str | int) -> Any:
+    """The class of settings at `part` of `group`, or None where there is none (an index into a tuple stays put)."""
+    if group is None:
+        return None
+    if group is GeneratorConfig and part == "fusions":
+        return FusionConfig
+    if isinstance(part, int):
+        return group
+    field = group.model_fields.get(part)
+    return field.annotation if field and isinstance(field.annotation, type) else None

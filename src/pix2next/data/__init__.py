@@ -1,0 +1,1 @@
+"""Registered RGB-NIR pairs: found, checked, augmented."""

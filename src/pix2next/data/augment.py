@@ -1,0 +1,106 @@
+"""Random crops of pairs: one draw applied to both pictures; photometric jitter of the RGB alone."""
+
+import logging
+from collections.abc import Iterator, Sequence
+
+import cv2
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from torch.utils.data import Dataset, Sampler
+
+from pix2next.config import DataConfig
+from pix2next.data.pairs import Pair, load_pair
+from pix2next.errors import ImageError, PairError
+from pix2next.images import to_model_range
+
+log = logging.getLogger(__name__)
+
+
+class TrainingCrops(Dataset[dict[str, Tensor]]):
+    """Sample n of an endless stream of crops: {"rgb": [3, crop, crop], "nir": [1, crop, crop]} in [-1, 1].
+
+    Sample n depends on `seed` and n alone: epoch n // len(pairs) is its own shuffle of the pairs, and the draw of crop,
+    flip and jitter is seeded by n. So a run resumes its data by knowing how far it came, with any number of workers.
+    A pair that cannot be read is named in the log, once, and the next one of the epoch stands in.
+    """
+
+    def __init__(self, pairs: Sequence[Pair], config: DataConfig, seed: int) -> None:
+        self.pairs = pairs
+        self.config = config
+        self.seed = seed
+        self._kept: dict[int, tuple[np.ndarray, np.ndarray]] = {}
+        self._bad: set[int] = set()
+
+    def __getitem__(self, n: int) -> dict[str, Tensor]:
+        rgb, nir = self._load(n)
+        rng = np.random.default_rng((self.seed, 1, n))
+        rgb, nir = crop_and_flip(rgb, nir, self.config, rng)
+        return {"rgb": jitter(to_model_range(rgb), self.config.jitter, rng), "nir": to_model_range(nir)}
+
+    def _load(self, n: int) -> tuple[np.ndarray, np.ndarray]:
+        epoch, place = divmod(n, len(self.pairs))
+        order = np.random.default_rng((self.seed, 0, epoch)).permutation(len(self.pairs))
+        for index in map(int, np.roll(order, -place)):
+            if index in self._kept:
+                return self._kept[index]
+            if index in self._bad:
+                continue
+            try:
+                pair = load_pair(self.pairs[index])
+            except (ImageError, PairError) as error:
+                self._bad.add(index)
+                log.warning("left out of training: %s", error)
+                continue
+            if self.config.cache:
+                self._kept[index] = pair
+            return pair
+        raise PairError(f"none of the {len(self.pairs)} training pairs can be read (first: {self.pairs[0].rgb})")
+
+
+class From(Sampler[int]):
+    """The numbers from `start` up to `stop`."""
+
+    def __init__(self, start: int, stop: int) -> None:
+        self.numbers = range(start, stop)
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(self.numbers)
+
+    def __len__(self) -> int:
+        return len(self.numbers)
+
+
+def crop_and_flip(
+    rgb: np.ndarray, nir: np.ndarray, config: DataConfig, rng: np.random.Generator
+) -> tuple[np.ndarray, np.ndarray]:
+    """The same window of both, resized to `crop` x `crop`, and the same flip and quarter turns.
+
+    The window's side is `crop / s` with s drawn from `scale` (uniform in its logarithm), or the picture's shorter side
+    where that is less.
+    """
+    height, width = rgb.shape[:2]
+    low, high = config.scale
+    side = min(round(config.crop / np.exp(rng.uniform(np.log(low), np.log(high)))), height, width)
+    top, left = rng.integers(height - side + 1), rng.integers(width - side + 1)
+    turns = int(rng.integers(4)) if config.rotate else 0
+    mirrored = config.flip and rng.random() < 0.5
+    interpolation = cv2.INTER_AREA if side > config.crop else cv2.INTER_LINEAR
+
+    def same(picture: np.ndarray) -> np.ndarray:
+        window = picture[top : top + side, left : left + side]
+        window = cv2.resize(window, (config.crop, config.crop), interpolation=interpolation)
+        window = np.rot90(window[:, ::-1] if mirrored else window, turns)
+        return np.ascontiguousarray(window)
+
+    return same(rgb), same(nir)
+
+
+def jitter(rgb: Float[Tensor, "3 h w"], share: float, rng: np.random.Generator) -> Float[Tensor, "3 h w"]:
+    """Exposure, contrast about the mean, and (half as much) white balance, each drawn within 1 +- `share`."""
+    exposure, contrast = rng.uniform(1 - share, 1 + share, 2)
+    balance = torch.tensor(rng.uniform(1 - share / 2, 1 + share / 2, (3, 1, 1)), dtype=rgb.dtype)
+    light = (rgb + 1) / 2 * exposure * balance
+    light = (light - light.mean()) * contrast + light.mean()
+    return light.clamp(0, 1) * 2 - 1

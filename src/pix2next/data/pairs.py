@@ -1,0 +1,177 @@
+"""Registered RGB-NIR pairs on disk: found, matched by name, checked, loaded."""
+
+import csv
+import re
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from pix2next.config import DataConfig
+from pix2next.errors import PairError
+from pix2next.images import find_pictures, read_nir, read_rgb
+
+SPLITS = ("train", "val", "test")
+
+
+class Pair(NamedTuple):
+    """Two files that show the same scene, pixel on pixel, and the name they share."""
+
+    name: str
+    rgb: Path
+    nir: Path
+
+
+def find_pairs(rgb: Path, nir: Path, match: str | None = None) -> list[Pair]:
+    """All pairs of two folders (searched through), in the order of their names.
+
+    Two pictures pair up when their paths inside the folders are equal but for the suffix; or, given the regular
+    expression `match`, when its groups, joined by `/`, find the same in both paths.
+
+    Raises:
+        PairError: a folder is missing or empty, a picture has no partner or several; the message counts them and names the
+            first of each kind.
+    """
+    rgbs, nirs = _by_name(rgb, match), _by_name(nir, match)
+    problems = [
+        *_lonely(rgbs, nirs, f"no NIR picture in {nir} for", f"RGB pictures of {rgb}"),
+        *_lonely(nirs, rgbs, f"no RGB picture in {rgb} for", f"NIR pictures of {nir}"),
+    ]
+    if problems:
+        raise PairError("; ".join(problems))
+    return [Pair(name, rgbs[name], nirs[name]) for name in sorted(rgbs)]
+
+
+def _by_name(folder: Path, match: str | None) -> dict[str, Path]:
+    if not folder.is_dir():
+        raise PairError(f"no folder {folder}")
+    named = [(pair_name(path.relative_to(folder), match), path) for path in find_pictures(folder)]
+    unnamed = [path for name, path in named if name is None]
+    if unnamed:
+        raise PairError(f"{match!r} finds nothing in the names of {len(unnamed)} of {len(named)} files (first: {unnamed[0]})")
+    if not named:
+        raise PairError(f"no pictures in {folder}")
+    counts = Counter(name for name, _ in named)
+    twice = [name for name, count in counts.items() if count > 1]
+    if twice:
+        files = ", ".join(str(path) for name, path in named if name == twice[0])
+        raise PairError(f"{len(twice)} names stand for several files in {folder} (first: {files})")
+    return {name: path for name, path in named if name is not None}
+
+
+def pair_name(path: Path, match: str | None) -> str | None:
+    """What a picture's partner shares: its path without suffix, or the joined groups of `match`; None without a find.
+
+    Raises:
+        PairError: `match` is no regular expression, or has no group.
+    """
+    if match is None:
+        return path.with_suffix("").as_posix()
+    try:
+        pattern = re.compile(match)
+    except re.error as error:
+        raise PairError(f"data.match: {match!r} is no regular expression ({error})") from None
+    if not pattern.groups:
+        raise PairError(f"data.match: {match!r} has no group; put what both names share in parentheses")
+    found = pattern.search(path.as_posix())
+    return "/".join(group or "" for group in found.groups()) if found else None
+
+
+def _lonely(these: dict[str, Path], those: dict[str, Path], what: str, of: str) -> list[str]:
+    names = sorted(these.keys() - those.keys())
+    shown = ", ".join(these[name].name for name in names[:5]) + (", ..." if len(names) > 5 else "")
+    return [f"{what} {len(names)} of {len(these)} {of} ({shown})"] if names else []
+
+
+def read_pair_list(path: Path, split: str) -> list[Pair]:
+    """The pairs of one split in a CSV with the columns `split`, `rgb` and `nir`; paths are relative to the CSV.
+
+    Raises:
+        PairError: a column, a file or the split is missing.
+    """
+    try:
+        with path.open(newline="", encoding="utf-8") as file:
+            rows = list(csv.DictReader(file))
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise PairError(f"cannot read the list of pairs {path}: {error}") from None
+    lacking = [name for name in ("split", "rgb", "nir") if not rows or not rows[0].get(name)]
+    if lacking:
+        raise PairError(f"{path} has no column {lacking[0]!r}; expected split,rgb,nir")
+    chosen = [row for row in rows if row["split"] == split]
+    pairs = [Pair(row["rgb"], path.parent / row["rgb"], path.parent / (row["nir"] or "")) for row in chosen]
+    missing = [file for pair in pairs for file in (pair.rgb, pair.nir) if not file.is_file()]
+    if missing:
+        raise PairError(f"{path} names {len(missing)} files that are not there (first: {missing[0]})")
+    if not pairs:
+        known = ", ".join(sorted({row["split"] for row in rows}))
+        raise PairError(f"{path} has no pair of split {split!r} (it has {known})")
+    return pairs
+
+
+def find_split(root: Path, split: str, match: str | None = None) -> list[Pair]:
+    """The pairs under `root/split/rgb` and `root/split/nir`.
+
+    Raises:
+        PairError: as `find_pairs`; also when the layout is another, with the one expected.
+    """
+    folder = root / split
+    if not (folder / "rgb").is_dir() or not (folder / "nir").is_dir():
+        raise PairError(f"no {split} pairs in {root}; expected {folder / 'rgb'} and {folder / 'nir'}")
+    return find_pairs(folder / "rgb", folder / "nir", match)
+
+
+def configured_pairs(config: DataConfig, split: str) -> list[Pair]:
+    """The pairs that the settings name for `train` or `val`: a list, two folders, or a root with splits.
+
+    Raises:
+        PairError: nothing is named, or what is named is not whole.
+    """
+    rgb, nir = getattr(config, f"{split}_rgb"), getattr(config, f"{split}_nir")
+    if config.pairs:
+        return read_pair_list(config.pairs, split)
+    if rgb and nir:
+        return find_pairs(rgb, nir, config.match)
+    if config.root:
+        return find_split(config.root, split, config.match)
+    raise PairError(f"no {split} data: set data.root, data.pairs, or data.{split}_rgb and data.{split}_nir")
+
+
+def load_pair(pair: Pair) -> tuple[np.ndarray, np.ndarray]:
+    """RGB [h, w, 3] and NIR [h, w] as they are stored (uint8, uint16 or float32).
+
+    Raises:
+        ImageError: a file cannot be read.
+        PairError: the two differ in size.
+    """
+    rgb, nir = read_rgb(pair.rgb), read_nir(pair.nir)
+    if rgb.shape[:2] != nir.shape[:2]:
+        sizes = " and ".join(f"{picture.shape[1]} x {picture.shape[0]}" for picture in (rgb, nir))
+        raise PairError(f"{pair.rgb} and {pair.nir} differ in size: {sizes}")
+    return rgb, nir
+
+
+def check_sizes(pairs: Iterable[Pair]) -> None:
+    """Decode every pair once.
+
+    Raises:
+        PairError: the sizes of pairs differ; the message counts them and names the first.
+    """
+    problems = [problem for pair in pairs if (problem := _problem(pair))]
+    if problems:
+        raise PairError(f"{len(problems)} pairs differ in size (first: {problems[0]})")
+
+
+def _problem(pair: Pair) -> str | None:
+    try:
+        load_pair(pair)
+    except PairError as error:
+        return str(error)
+    return None
+
+
+def overlap(train: Sequence[Pair], val: Sequence[Pair]) -> list[str]:
+    """Files that stand in both splits: a score on them would say nothing."""
+    seen = {pair.rgb.resolve() for pair in train}
+    return [str(pair.rgb) for pair in val if pair.rgb.resolve() in seen]

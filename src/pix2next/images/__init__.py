@@ -1,0 +1,49 @@
+"""Pixels: pictures from disk and back, the range the network works in, any size, and tiles.
+
+What is read: PNG, JPEG, TIFF, WebP and BMP, told apart by their content, never by their name. Rules, once for all:
+
+* The picture is turned upright (EXIF or TIFF orientation); of an animation or a multi-page TIFF the first is read.
+* Grey becomes three equal channels; palettes are resolved; CMYK goes to RGB through Pillow (Adobe's inverted CMYK
+  included). Colour profiles are not applied.
+* Alpha and any further band are left out and the colours are taken as stored. To composite would need a background,
+  which the network would take for a part of the scene.
+* A TIFF's first three samples are red, green and blue if, and only if, it calls itself RGB; bands without a colour
+  interpretation may stand in any order and are refused.
+* Depth is kept: 1 to 8 bits are uint8, 16 bits uint16, floating point float32 in [0, 1].
+"""
+
+from pix2next.images.files import PICTURE_SUFFIXES, atomic_path, find_pictures
+from pix2next.images.pixels import (
+    Nir,
+    Rgb,
+    from_model_range,
+    full_scale,
+    luma,
+    pad_to_multiple,
+    to_model_range,
+    unit_range,
+)
+from pix2next.images.read import from_pillow, read_nir, read_rgb
+from pix2next.images.tiles import blended_bands, plan_spans
+from pix2next.images.write import check_holds, write_nir
+
+__all__ = [
+    "PICTURE_SUFFIXES",
+    "Nir",
+    "Rgb",
+    "atomic_path",
+    "blended_bands",
+    "check_holds",
+    "find_pictures",
+    "from_model_range",
+    "from_pillow",
+    "full_scale",
+    "luma",
+    "pad_to_multiple",
+    "plan_spans",
+    "read_nir",
+    "read_rgb",
+    "to_model_range",
+    "unit_range",
+    "write_nir",
+]

@@ -1,0 +1,48 @@
+"""Names of pictures, and files that appear whole or not at all."""
+
+import os
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+PICTURE_SUFFIXES = frozenset({".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"})
+
+
+def find_pictures(folder: str | Path) -> list[Path]:
+    """Every file below `folder` with a picture's suffix, sorted; hidden files and folders are left out.
+
+    Links to folders are followed, each folder once.
+    """
+    found: list[Path] = []
+    seen: set[str] = set()
+    for here, folders, names in os.walk(folder, followlinks=True):
+        real = os.path.realpath(here)
+        if real in seen:
+            folders.clear()
+            continue
+        seen.add(real)
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        found += [Path(here, name) for name in names if is_picture_name(name)]
+    return sorted(found)
+
+
+def is_picture_name(name: str) -> bool:
+    """Whether a file of this name is taken for a picture when nobody named it: by its suffix, and not hidden."""
+    return not name.startswith(".") and os.path.splitext(name)[1].lower() in PICTURE_SUFFIXES
+
+
+@contextmanager
+def atomic_path(path: str | Path) -> Iterator[Path]:
+    """A name beside `path`, with its suffix, to write to; it becomes `path` at the end, or vanishes on any failure.
+
+    Folders on the way are made. A file already at `path` stays as it was until the new one is whole.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    beside = path.with_name(f".{uuid.uuid4().hex}{path.suffix}")
+    try:
+        yield beside
+        os.replace(beside, path)
+    finally:
+        beside.unlink(missing_ok=True)

@@ -1,0 +1,69 @@
+"""NIR pictures to disk, in their own depth."""
+
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import DTypeLike
+
+from pix2next.errors import ImageError
+from pix2next.images.files import PICTURE_SUFFIXES, atomic_path
+from pix2next.images.pixels import Nir
+
+_DEFLATE = 8
+_LONGEST_SIDE = {".jpg": 65500, ".jpeg": 65500, ".webp": 16383}
+
+
+def write_nir(path: str | Path, nir: Nir) -> None:
+    """One channel in its own depth, in the format that the suffix names; whole or not at all.
+
+    PNG and TIFF (deflate) hold 8 and 16 bits, TIFF floating point too; BMP, JPEG (quality 95) and WebP hold 8. WebP
+    knows no single channel, so it gets three equal ones, lossless.
+
+    Raises: ImageError if the format cannot hold the depth or the size, or the file cannot be written.
+    """
+    path = Path(path)
+    check_holds(path, nir.dtype, nir.shape)
+    try:
+        whole, data = cv2.imencode(path.suffix.lower(), nir, _settings(path.suffix.lower(), nir.dtype))
+    except cv2.error as error:
+        raise ImageError(f"cannot write {path}: {error.err}") from error
+    if not whole:
+        raise ImageError(f"cannot write {path}: OpenCV could not encode {nir.shape[1]} x {nir.shape[0]} pixels")
+    try:
+        with atomic_path(path) as beside:
+            beside.write_bytes(data.data)
+    except OSError as error:
+        raise ImageError(f"cannot write {path}: {error.strerror or error}") from error
+
+
+def check_holds(path: Path, dtype: DTypeLike, shape: tuple[int, ...]) -> None:
+    """Raises: ImageError if the format that `path` names cannot hold such pixels."""
+    suffix, depth = path.suffix.lower(), np.dtype(dtype)
+    if suffix not in PICTURE_SUFFIXES:
+        known = ", ".join(sorted(PICTURE_SUFFIXES))
+        raise ImageError(
+            f"cannot write {path}: {suffix or 'no suffix'} is no format that is written; known are {known}"
+        )
+    tiff = suffix in (".tif", ".tiff")
+    if depth.kind == "f" and not tiff:
+        raise ImageError(f"cannot write {path}: {suffix} does not hold floating point; use .tif")
+    if depth == np.uint16 and not tiff and suffix != ".png":
+        raise ImageError(f"cannot write {path}: {suffix} does not hold 16 bits; use .png or .tif")
+    if max(shape) > _LONGEST_SIDE.get(suffix, max(shape)):
+        size = f"{shape[1]} x {shape[0]}"
+        raise ImageError(f"cannot write {path}: {suffix} does not hold {size} pixels; use .png or .tif")
+
+
+def _settings(suffix: str, dtype: np.dtype[Any]) -> list[int]:
+    match suffix:
+        case ".jpg" | ".jpeg":
+            return [cv2.IMWRITE_JPEG_QUALITY, 95]
+        case ".webp":
+            return [cv2.IMWRITE_WEBP_QUALITY, 101]  # Above 100 is lossless.
+        case ".tif" | ".tiff":
+            predictor = 1 if dtype.kind == "f" else 2
+            return [cv2.IMWRITE_TIFF_COMPRESSION, _DEFLATE, cv2.IMWRITE_TIFF_PREDICTOR, predictor]
+        case _:
+            return []

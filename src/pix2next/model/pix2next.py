@@ -1,0 +1,164 @@
+"""The whole network: VFM and generator, to and from one safetensors file that carries its config."""
+
+import json
+from collections.abc import Mapping
+from importlib import resources
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from huggingface_hub import PyTorchModelHubMixin
+from huggingface_hub.errors import HfHubHTTPError, HFValidationError
+from jaxtyping import Float
+from pydantic import ValidationError
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from pix2next.config import ModelConfig
+from pix2next.errors import WeightsError
+from pix2next.images import atomic_path
+from pix2next.model.features import build_vfm
+from pix2next.model.generator import Generator
+from pix2next.model.released import is_released, load_generator
+from pix2next.model.state_dicts import read_weights
+
+FORMAT = "pix2next-1"
+DEFAULT_MODEL = "tiny-outdoor"
+
+
+class Pix2Next(
+    nn.Module,
+    PyTorchModelHubMixin,
+    coders={ModelConfig: (lambda config: config.model_dump(mode="json"), ModelConfig.model_validate)},
+):
+    """RGB to NIR: the VFM reads the picture, the generator translates it with the VFM's features.
+
+    Height and width must be multiples of `multiple`; `pix2next.Translator` takes any size.
+    """
+
+    def __init__(self, config: ModelConfig) -> None:
+        """Build the network, its VFM with the weights that `config.vfm.weights` names."""
+        super().__init__()
+        self.config = config
+        strides = {stride for fusion in config.generator.fusions for stride in fusion.reads}
+        vfm = config.vfm
+        self.vfm = build_vfm(vfm.name, strides, weights=vfm.weights, frozen=vfm.frozen)
+        self.generator = Generator(config.generator, self.vfm.channels if self.vfm else {})
+        self.multiple = max(self.generator.multiple, self.vfm.multiple if self.vfm else 1)
+
+    def forward(self, rgb: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b 1 h w"]:
+        """RGB in [-1, 1] to NIR, about [-1, 1] and not clamped."""
+        features = self.vfm(rgb) if self.vfm else {}
+        return self.generator(rgb, features)
+
+    def save(
+        self, path: Path, *, card: Mapping[str, str] | None = None, dtype: torch.dtype = torch.float32
+    ) -> None:
+        """Write weights as `dtype`, config and `card` (free text, such as data and its terms) to one safetensors file."""
+        state = {name: _as(tensor, dtype) for name, tensor in self.state_dict().items()}
+        metadata = {"format": FORMAT, "config": self.config.model_dump_json(), **(card or {})}
+        with atomic_path(path) as temporary:
+            save_file(state, temporary, metadata=metadata)
+
+    @classmethod
+    def load(cls, path: Path) -> "Pix2Next":
+        """The network in a file that `save` wrote, in float32 and eval mode. No other file is needed.
+
+        Raises:
+            WeightsError: the file is missing, damaged, or not one of ours.
+        """
+        config = _read_config(path)
+        bare = config.model_copy(update={"vfm": config.vfm.model_copy(update={"weights": "none"})})
+        model = cls(bare)
+        state = {name: _as(tensor, torch.float32) for name, tensor in read_weights(path).items()}
+        try:
+            model.load_state_dict(state)
+        except RuntimeError as error:
+            raise WeightsError(f"{path}: its tensors do not fit its own config: {str(error)[:200]}") from error
+        return model.eval()
+
+
+def _as(tensor: Tensor, dtype: torch.dtype) -> Tensor:
+    return tensor.detach().to(dtype if tensor.is_floating_point() else tensor.dtype).contiguous()
+
+
+def _read_config(path: Path) -> ModelConfig:
+    metadata = read_card(path)
+    if metadata.get("format") != FORMAT:
+        raise WeightsError(f"{path} is no {FORMAT} checkpoint (its metadata name no such format)")
+    try:
+        return ModelConfig.model_validate_json(metadata["config"])
+    except (KeyError, ValidationError) as error:
+        raise WeightsError(f"{path}: its config cannot be used by this version: {str(error)[:200]}") from error
+
+
+def read_card(path: Path) -> dict[str, str]:
+    """The metadata of a safetensors file: format, config, and what was said of data, terms and scores.
+
+    Raises:
+        WeightsError: the file is missing or not safetensors.
+    """
+    try:
+        with safe_open(path, framework="pt") as file:
+            return dict(file.metadata() or {})
+    except (OSError, SafetensorError) as error:
+        raise WeightsError(f"cannot read weights {path}: {error}") from error
+
+
+def shipped_models() -> list[str]:
+    """Names of the checkpoints that come with this package."""
+    return sorted(path.stem for path in _weights_folder().glob("*.safetensors"))
+
+
+def load_model(source: str | Path) -> nn.Module:
+    """A network that maps [b, 3, h, w] in [-1, 1] to [b, 1 or 3, h, w], in eval mode, with an attribute `multiple`.
+
+    Args:
+        source: a shipped name; a file that `Pix2Next.save` wrote; a run's folder (its best checkpoint); a checkpoint of
+            the released Pix2Next code (three equal-meaning output channels); or `owner/name` on the Hugging Face hub.
+
+    Raises:
+        WeightsError: it is none of these, or cannot be had.
+    """
+    path = Path(source).expanduser()
+    shipped = _weights_folder() / f"{source}.safetensors"
+    if path.is_dir():
+        return Pix2Next.load(_best_of_run(path))
+    if path.is_file():
+        return _load_file(path)
+    if shipped.is_file():
+        return Pix2Next.load(shipped)
+    if isinstance(source, str) and source.count("/") == 1 and not path.suffix:
+        return _from_hub(source)
+    known = ", ".join(shipped_models()) or "none"
+    raise WeightsError(f"no model {source}: not a file, nor a shipped one ({known}), nor owner/name on the hub")
+
+
+def _load_file(path: Path) -> nn.Module:
+    if path.suffix == ".safetensors" and read_card(path).get("format") == FORMAT:
+        return Pix2Next.load(path)
+    if is_released(read_weights(path)):
+        return load_generator(path)
+    raise WeightsError(f"{path} is neither a {FORMAT} checkpoint nor one of the released Pix2Next code")
+
+
+def _best_of_run(folder: Path) -> Path:
+    best = folder / "best.safetensors"
+    if not best.is_file():
+        raise WeightsError(f"no {best}: the folder is no training run, or its first validation is still to come")
+    return best
+
+
+def _from_hub(name: str) -> nn.Module:
+    try:
+        return cast(Any, Pix2Next).from_pretrained(name).eval()
+    except (OSError, HfHubHTTPError, HFValidationError, ValueError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise WeightsError(
+            f"cannot get {name} from the Hugging Face hub ({reason}); download its model.safetensors and give its path"
+        ) from error
+
+
+def _weights_folder() -> Path:
+    return Path(str(resources.files("pix2next"))) / "weights"

@@ -1,0 +1,55 @@
+"""A run's state to disk and back, so that the next step is the one that would have been."""
+
+from pathlib import Path
+
+import torch
+from accelerate import Accelerator
+
+from pix2next.errors import WeightsError
+from pix2next.images import atomic_path
+from pix2next.train.step import TrainingState
+
+STATE = "state.pt"
+
+
+def save_state(state: TrainingState, best: float | None, out: Path, accelerator: Accelerator) -> None:
+    """Write everything that changes to `out/state.pt`, whole or not at all; call it on the main process.
+
+    The data order needs nothing but the step: sample n of the stream is a function of the seed and n.
+    """
+    content = {
+        "step": state.step,
+        "best": best,
+        "model": accelerator.unwrap_model(state.model).state_dict(),
+        "critic": accelerator.unwrap_model(state.critic).state_dict(),
+        "ema": state.ema.state_dict(),
+        "optim_g": state.optim_g.state_dict(),
+        "optim_d": state.optim_d.state_dict(),
+        "random": torch.get_rng_state(),
+    }
+    with atomic_path(out / STATE) as temporary:
+        torch.save(content, temporary)
+
+
+def load_state(state: TrainingState, out: Path, accelerator: Accelerator) -> float | None:
+    """Put `out/state.pt` into `state`; gives the best validation score so far.
+
+    Raises:
+        WeightsError: there is no such file, or it is another network's.
+    """
+    path = out / STATE
+    if not path.is_file():
+        raise WeightsError(f"nothing to resume: no {path}")
+    content = torch.load(path, map_location="cpu", weights_only=True)
+    try:
+        accelerator.unwrap_model(state.model).load_state_dict(content["model"])
+        accelerator.unwrap_model(state.critic).load_state_dict(content["critic"])
+        state.ema.load_state_dict(content["ema"])
+        state.optim_g.load_state_dict(content["optim_g"])
+        state.optim_d.load_state_dict(content["optim_d"])
+    except (KeyError, RuntimeError, ValueError) as error:
+        raise WeightsError(f"{path} was made with other settings: {str(error)[:200]}") from error
+    torch.set_rng_state(content["random"])
+    state.step = content["step"]
+    best: float | None = content["best"]
+    return best

@@ -1,0 +1,205 @@
+"""A training run, in the order it happens: data, state, steps, validation, saving."""
+
+import logging
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from statistics import fmean
+
+import numpy as np
+import torch
+from accelerate import Accelerator
+from torch import Tensor
+from torch.utils.data import DataLoader
+
+from pix2next.config import Config
+from pix2next.data.augment import From, TrainingCrops
+from pix2next.data.pairs import Pair, check_sizes, configured_pairs, load_pair, overlap
+from pix2next.errors import ConfigError, PairError, Pix2NextError
+from pix2next.evaluate.metrics import Lpips, psnr, ssim
+from pix2next.images import atomic_path, from_model_range, to_model_range
+from pix2next.model.pix2next import Pix2Next
+from pix2next.train.checkpoint import STATE, load_state, save_state
+from pix2next.train.journal import SHEET_ROWS, Journal, write_sheet
+from pix2next.train.step import TrainingState, update
+from pix2next.translate import Translator
+
+log = logging.getLogger(__name__)
+
+
+def train(config: Config, out: Path, *, resume: bool = False) -> Path:
+    """Train a network; returns the file of its best weights, `out/best.safetensors`.
+
+    `out` also gets `config.json`, `log.jsonl`, `samples/STEP.png` at every validation, `last.safetensors` and `state.pt`
+    every `train.checkpoint_minutes`. With `resume` the run in `out` goes on, with the settings given now.
+
+    Raises:
+        ConfigError: `out` holds a run and `resume` is not asked for.
+        PairError, WeightsError, ImageError: from what the settings name.
+    """
+    accelerator = Accelerator(mixed_precision=config.train.mixed_precision)
+    pairs, val = checked_pairs(config)
+    _claim(out, resume)
+    state = TrainingState.start(config, accelerator)
+    best = load_state(state, out, accelerator) if resume else None
+    with Journal(out, state.step, config.train.steps, enabled=accelerator.is_main_process) as journal:
+        run = Run(config, out, accelerator, state, journal, Validation(val, config.train.choose_by), best)
+        run.write_config()
+        run.steps(batches(config, pairs, state.step, accelerator))
+    return out / "best.safetensors"
+
+
+def checked_pairs(config: Config) -> tuple[list[Pair], list[Pair]]:
+    """Training and validation pairs: whole, equal in size, and with no file in both.
+
+    Raises:
+        PairError: they are not.
+    """
+    pairs, val = configured_pairs(config.data, "train"), configured_pairs(config.data, "val")
+    if shared := overlap(pairs, val):
+        raise PairError(f"{len(shared)} pictures are in both train and val (first: {shared[0]})")
+    check_sizes([*pairs, *val])
+    return pairs, val
+
+
+def _claim(out: Path, resume: bool) -> None:
+    if (out / STATE).exists() and not resume:
+        raise ConfigError(f"{out} holds a run already; add --resume to go on with it, or choose another --out")
+    (out / "samples").mkdir(parents=True, exist_ok=True)
+
+
+def batches(
+    config: Config, pairs: Sequence[Pair], start: int, accelerator: Accelerator
+) -> Iterator[tuple[float, dict[str, Tensor]]]:
+    """The batches from step `start` on, each with the seconds it was waited for."""
+    size = config.train.batch_size
+    crops = TrainingCrops(pairs, config.data, config.train.seed)
+    loader = DataLoader(
+        crops,
+        batch_size=size,
+        sampler=From(start * size, config.train.steps * size),
+        num_workers=config.data.workers,
+        pin_memory=accelerator.device.type == "cuda",
+    )
+    iterator = iter(accelerator.prepare(loader))
+    while True:
+        asked = time.perf_counter()
+        batch = next(iterator, None)
+        if batch is None:
+            return
+        if config.train.channels_last:
+            batch = {name: picture.to(memory_format=torch.channels_last) for name, picture in batch.items()}
+        yield time.perf_counter() - asked, batch
+
+
+class Validation:
+    """Scores on the validation pairs at native size, and a few of the pictures."""
+
+    def __init__(self, pairs: Sequence[Pair], choose_by: str) -> None:
+        self.pairs = pairs
+        self.choose_by = choose_by
+        self.lpips = Lpips() if choose_by == "lpips" else None
+
+    def __call__(self, model: Pix2Next) -> tuple[dict[str, float], list[list[np.ndarray]]]:
+        """Mean PSNR, SSIM (and LPIPS where the best is chosen by it), and rows of RGB, fake and truth."""
+        translator = Translator(model)
+        scores: dict[str, list[float]] = {"psnr": [], "ssim": []} | ({"lpips": []} if self.lpips else {})
+        every = max(1, len(self.pairs) // SHEET_ROWS)
+        rows = []
+        for index, pair in enumerate(self.pairs):
+            rgb, nir = (_as_bytes(picture) for picture in load_pair(pair))
+            fake = translator(rgb)
+            scores["psnr"].append(psnr(fake, nir))
+            scores["ssim"].append(ssim(fake, nir))
+            if self.lpips:
+                scores["lpips"].append(self.lpips(fake, nir))
+            if index % every == 0 and len(rows) < SHEET_ROWS:
+                rows.append([rgb, fake, nir])
+        return {name: fmean(values) for name, values in scores.items()}, rows
+
+    def is_better(self, score: float, best: float | None) -> bool:
+        """Whether `score` beats the best so far; LPIPS is a distance, the others grow with quality."""
+        if best is None:
+            return True
+        return score < best if self.choose_by == "lpips" else score > best
+
+
+def _as_bytes(picture: np.ndarray) -> np.ndarray:
+    if picture.dtype == np.uint8:
+        return picture
+    planes = to_model_range(picture)
+    return np.stack([from_model_range(plane, np.dtype(np.uint8)) for plane in planes], axis=-1).squeeze()
+
+
+class Run:
+    """What one run holds in hand, and what it does between steps."""
+
+    def __init__(
+        self,
+        config: Config,
+        out: Path,
+        accelerator: Accelerator,
+        state: TrainingState,
+        journal: Journal,
+        validation: Validation,
+        best: float | None,
+    ) -> None:
+        self.config = config
+        self.out = out
+        self.accelerator = accelerator
+        self.state = state
+        self.journal = journal
+        self.validation = validation
+        self.best = best
+        self.saved = time.monotonic()
+
+    def steps(self, batches: Iterator[tuple[float, dict[str, Tensor]]]) -> None:
+        """Update on every batch; log, validate and save when it is time, and at the end."""
+        train = self.config.train
+        self.state.model.train()
+        self.state.critic.train()
+        for waited, batch in batches:
+            losses = update(self.state, batch["rgb"], batch["nir"], self.config, self.accelerator)
+            step = self.state.step
+            self.journal.add(step, losses, waited)
+            if step % train.log_every == 0:
+                self._check(self.journal.write(step))
+            if step % train.validate_every == 0 or step == train.steps:
+                self.validate()
+            if time.monotonic() - self.saved > 60 * train.checkpoint_minutes or step == train.steps:
+                self.save()
+
+    def _check(self, line: dict[str, float]) -> None:
+        broken = [name for name, value in line.items() if not np.isfinite(value)]
+        if broken:
+            raise Pix2NextError(
+                f"{broken[0]} is not finite at step {self.state.step}; the last whole checkpoint is in {self.out}"
+            )
+
+    def validate(self) -> None:
+        """Score the averaged weights; keep them if they are the best so far."""
+        if not self.accelerator.is_main_process:
+            return
+        scores, rows = self.validation(self.state.ema)
+        step = self.state.step
+        self.journal.write(step, **{f"val_{name}": value for name, value in scores.items()})
+        self.journal.say(f"step {step}: " + ", ".join(f"{name} {value:.4f}" for name, value in scores.items()))
+        write_sheet(self.out / "samples" / f"{step:07d}.png", rows)
+        score = scores[self.validation.choose_by]
+        if self.validation.is_better(score, self.best):
+            self.best = score
+            card = {"step": str(step), **{f"val_{name}": f"{value:.4f}" for name, value in scores.items()}}
+            self.state.ema.save(self.out / "best.safetensors", card=card)
+
+    def save(self) -> None:
+        """Write the state and the averaged weights as they are now."""
+        if self.accelerator.is_main_process:
+            self.state.ema.save(self.out / "last.safetensors", card={"step": str(self.state.step)})
+            save_state(self.state, self.best, self.out, self.accelerator)
+        self.saved = time.monotonic()
+
+    def write_config(self) -> None:
+        """The resolved settings, beside what they lead to."""
+        if self.accelerator.is_main_process:
+            with atomic_path(self.out / "config.json") as temporary:
+                temporary.write_text(self.config.model_dump_json(indent=1) + "\n", encoding="utf-8")

@@ -1,0 +1,144 @@
+"""Losses, as pure functions of what the networks gave: no weights, no devices, no state.
+
+Everything returns a float32 scalar, also under bf16 autocast. The GAN losses take one logit map a scale and sum over
+scales, as pix2pixHD (arXiv:1711.11585) and the released Pix2Next code do; each states its value at the extremes.
+The paper's generator loss is GAN + SSIM + feature matching (arXiv:2409.16706); the released code weighs them
+1, 10 and 5, and adds 5 x a VGG19 distance between the RGB *input* and the output, which no paper names: `perceptual`
+here is meant for the true NIR.
+"""
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from pix2next.evaluate.pretrained import TAPS, imagenet_normalise, pretrained_convolutions
+from pix2next.evaluate.similarity import Border, ssim_map
+
+Scalar = Float[Tensor, ""]
+
+# pix2pixHD, sec. 3.3: deep maps count most.
+PIX2PIXHD_WEIGHTS = (1 / 32, 1 / 16, 1 / 8, 1 / 4, 1.0)
+
+
+def least_squares(logits: Sequence[Tensor], target: float) -> Scalar:
+    """Mean squared distance of the logits from `target`, summed over scales."""
+    return _total(F.mse_loss(scale.float(), torch.full_like(scale, target, dtype=torch.float32)) for scale in logits)
+
+
+def lsgan_discriminator(real_logits: Sequence[Tensor], fake_logits: Sequence[Tensor]) -> Scalar:
+    """Half the sum of (real - 1)^2 and fake^2; 0 when D is right everywhere, one a scale when it is wrong everywhere.
+
+    Source: LSGAN (arXiv:1611.04076), eq. 9 (a = 0, b = c = 1). The released code halves it too, in its trainer.
+    """
+    return 0.5 * (least_squares(real_logits, 1.0) + least_squares(fake_logits, 0.0))
+
+
+def lsgan_generator(fake_logits: Sequence[Tensor]) -> Scalar:
+    """(fake - 1)^2; 0 when D takes every patch for real, one a scale when it takes none.
+
+    Not halved, as in the released code (LSGAN's eq. 9 halves this side as well).
+    """
+    return least_squares(fake_logits, 1.0)
+
+
+def hinge_discriminator(real_logits: Sequence[Tensor], fake_logits: Sequence[Tensor]) -> Scalar:
+    """max(0, 1 - real) + max(0, 1 + fake); 0 when real >= 1 and fake <= -1 everywhere, 2 a scale at logits of 0.
+
+    Source: Geometric GAN (arXiv:1705.02894), as in SAGAN (arXiv:1805.08318), eq. 3.
+    """
+    real = _total(F.relu(1 - scale.float()).mean() for scale in real_logits)
+    return real + _total(F.relu(1 + scale.float()).mean() for scale in fake_logits)
+
+
+def hinge_generator(fake_logits: Sequence[Tensor]) -> Scalar:
+    """Minus the mean logit, summed over scales; unbounded below."""
+    return _total(-scale.float().mean() for scale in fake_logits)
+
+
+def feature_matching(
+    real_features: Sequence[Sequence[Tensor]], fake_features: Sequence[Sequence[Tensor]]
+) -> Scalar:
+    """Mean absolute distance of D's activations, summed over its layers and averaged over its scales.
+
+    The real side is detached: gradient reaches only what made the fake side. 0 when the activations agree.
+    Source: pix2pixHD, eq. 3; the released code computes this value times 5 (its logits are left out, as here).
+    """
+    scales = [
+        _total(F.l1_loss(fake.float(), real.detach().float()) for real, fake in zip(reals, fakes, strict=True))
+        for reals, fakes in zip(real_features, fake_features, strict=True)
+    ]
+    return _total(scales) / len(scales)
+
+
+def l1(fake: Float[Tensor, "*shape"], real: Float[Tensor, "*shape"]) -> Scalar:
+    """Mean absolute distance; 0 when equal, at most 2 for pictures in [-1, 1]."""
+    return F.l1_loss(fake.float(), real.float())
+
+
+def ssim_loss(
+    fake: Float[Tensor, "b c h w"],
+    real: Float[Tensor, "b c h w"],
+    data_range: float | None = 2.0,
+    border: Border = "reflect",
+) -> Scalar:
+    """1 - SSIM: 0 for equal pictures, about 1 for unrelated ones, at most 2.
+
+    `data_range` is the distance between the largest and the smallest value a pixel can have: 2 for [-1, 1]. None
+    takes the larger of the two batches' own ranges, gradient and all, as the released code does (torchmetrics called
+    without a range); the loss of a picture then depends on what else is in its batch.
+    `border` is `ssim_map`'s: "reflect" gives every pixel of a training crop the same say, as torchmetrics does;
+    "valid" is what Wang et al., skimage and this package's SSIM score average over.
+    """
+    if data_range is None:
+        spread = torch.maximum(fake.max() - fake.min(), real.max() - real.min()).float()
+        return 1 - ssim_map(fake, real, spread, border).mean()
+    return 1 - ssim_map(fake, real, data_range, border).mean()
+
+
+def perceptual(
+    fake_features: Sequence[Tensor], real_features: Sequence[Tensor], weights: Sequence[float] = PIX2PIXHD_WEIGHTS
+) -> Scalar:
+    """Weighted sum of the mean absolute distances of a fixed network's activations; the real side is detached.
+
+    Source: pix2pixHD, sec. 3.3, there between the output and the truth. The released Pix2Next code compares the
+    output with the RGB input instead, and times 5.
+    """
+    pairs = zip(weights, fake_features, real_features, strict=True)
+    return _total(weight * F.l1_loss(fake.float(), real.detach().float()) for weight, fake, real in pairs)
+
+
+class PerceptualFeatures(nn.Module):
+    """Five activations of an ImageNet network, for `perceptual`; frozen, and always in eval mode.
+
+    Takes pictures in [-1, 1] with one channel (repeated to three) or three, brought to ImageNet's mean and deviation
+    (the released code leaves that out). Gradient flows to the picture, never to the network.
+
+    Raises: WeightsError when torchvision's weights are neither on disk nor to be had; ConfigError for another name.
+    """
+
+    def __init__(self, name: str = "vgg19") -> None:
+        super().__init__()
+        layers = pretrained_convolutions(name)
+        self.taps = TAPS[name]
+        self.layers = layers[: self.taps[-1] + 1]
+
+    def train(self, mode: bool = True) -> "PerceptualFeatures":
+        """Stay in eval mode whatever the module around it does."""
+        return super().train(False)
+
+    def forward(self, picture: Float[Tensor, "b c h w"]) -> list[Tensor]:
+        """The activations, shallow to deep."""
+        x = imagenet_normalise(picture)
+        features = []
+        for index, layer in enumerate(self.layers):
+            x = layer(x)
+            if index in self.taps:
+                features.append(x)
+        return features
+
+
+def _total(terms) -> Scalar:  # type: ignore[no-untyped-def]
+    return torch.stack(list(terms)).sum()
