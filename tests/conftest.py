@@ -8,6 +8,11 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 
 
+def pytest_sessionstart() -> None:
+    """Let tests import torchvision, timm and torchmetrics themselves; the shape checks are in place by now."""
+    import pix2next._torchvision  # noqa: F401
+
+
 @pytest.fixture(scope="session")
 def shared() -> Path:
     """The folder with real pairs, golden tensors and metric weights."""

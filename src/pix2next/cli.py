@@ -76,7 +76,7 @@ def translate(
     with _progress("translating") as on_progress:
         result = translate_pictures(inputs, out, translator, on_progress=on_progress)
     for path, reason in result.failed:
-        messages.print(f"skipped {path}: {reason}", markup=False)
+        messages.print("skipped:", reason if path in reason else f"{path}: {reason}", markup=False)
     messages.print(f"{result.done} written to {out}, {len(result.failed)} skipped", markup=False)
     if result.failed:
         raise typer.Exit(1)
@@ -93,9 +93,11 @@ def train(
 ) -> None:
     """Train a network on RGB-NIR pairs."""
     from pix2next.config import load_config
+
+    settings = load_config(config, changes or [])
     from pix2next.train import loop
 
-    best = loop.train(load_config(config, changes or []), out, resume=resume)
+    best = loop.train(settings, out, resume=resume)
     messages.print(f"weights: {best}", markup=False)
 
 
@@ -103,7 +105,9 @@ def train(
 def evaluate(
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder for scores.json.")],
     model: Annotated[str | None, typer.Option(help="With --data: the model that makes the pictures.")] = None,
-    data: Annotated[Path | None, typer.Option(help="With --model: a folder with rgb/ and nir/.")] = None,
+    data: Annotated[
+        Path | None, typer.Option(help="With --model: a folder with rgb/ and nir/, or with test/rgb/ and test/nir/.")
+    ] = None,
     fake: Annotated[Path | None, typer.Option(help="With --nir: a folder of pictures made elsewhere.")] = None,
     nir: Annotated[Path | None, typer.Option(help="With --fake: the true NIR pictures.")] = None,
     rgb: Annotated[Path | None, typer.Option(help="With --fake: the RGB ones, for the baselines.")] = None,
@@ -115,9 +119,12 @@ def evaluate(
     if model and data and not (fake or nir or rgb):
         from pix2next.translate import Translator
 
-        scores = report.evaluate_model(Translator.from_pretrained(model, device=device), data, out)
+        translator = Translator.from_pretrained(model, device=device)
+        with _progress("scoring") as on_progress:
+            scores = report.evaluate_model(translator, data, out, name=Path(model).name, on_progress=on_progress)
     elif fake and nir and not (model or data):
-        scores = report.evaluate_folders(fake, nir, out, rgb=rgb)
+        with _progress("scoring") as on_progress:
+            scores = report.evaluate_folders(fake, nir, out, rgb=rgb, on_progress=on_progress)
     else:
         raise ConfigError("evaluate takes either --model and --data, or --fake and --nir (and --rgb)")
     console.print(report.scores_table(scores))

@@ -131,6 +131,13 @@ class DataConfig(Settings):
     cache: bool = False
     """Keep decoded pictures in memory."""
 
+    @field_validator("scale")
+    @classmethod
+    def _ascending(cls, scale: tuple[float, float]) -> tuple[float, float]:
+        if not 0 < scale[0] <= scale[1]:
+            raise ValueError("scale takes two numbers above 0, the smaller one first")
+        return scale
+
 
 class DiscriminatorConfig(Settings):
     """Three PatchGANs on (RGB, NIR) at full, half and quarter scale."""
@@ -247,7 +254,8 @@ def _put(settings: dict[str, Any], names: list[str], value: Any) -> None:
 
 
 def _first_problem(error: ValidationError) -> str:
-    problem = error.errors()[0]
+    problems = error.errors()
+    problem = next((it for it in problems if it["type"] == "extra_forbidden"), problems[0])
     name = ".".join(str(part) for part in problem["loc"])
     if problem["type"] != "extra_forbidden":
         return f"{name}: {problem['msg'].removeprefix('Value error, ')}, got {problem['input']!r}"

@@ -27,7 +27,7 @@ from pix2next.images import (
 from pix2next.images.tiles import Span
 from pix2next.model.pix2next import DEFAULT_MODEL, load_model
 
-TILE = 512
+TILE = 640
 """A larger picture goes through the network in tiles of this side, unless the caller says otherwise."""
 OVERLAP = 64
 SMALLEST_TILE = 64

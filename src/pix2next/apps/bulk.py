@@ -15,7 +15,7 @@ from pix2next.translate import Translator
 
 @dataclass(frozen=True)
 class BulkResult:
-    """How many pictures were written, and what was left out and why."""
+    """How many pictures were written; for each input left out its path and a sentence that names it and says why."""
 
     done: int
     failed: list[tuple[str, str]]
@@ -69,7 +69,7 @@ def translate_pictures(
         except ImageError as error:
             failed.append((str(job.source), str(error)))
         except MemoryError:
-            failed.append((str(job.source), "too little memory to hold the picture"))
+            failed.append((str(job.source), f"{job.source}: too little memory to hold the picture"))
         report(count, len(jobs))
     return BulkResult(done=len(jobs) + missing - len(failed), failed=failed)
 
@@ -89,7 +89,7 @@ def plan_jobs(inputs: Sequence[str], out: Path) -> tuple[list[Job], list[tuple[s
     failed = [(text, _why_none(text)) for text, pictures in found.items() if not pictures]
     pictures = [picture for several in found.values() for picture in several]
     if _names_a_file(out):
-        if len(inputs) > 1 or Path(inputs[0]).is_dir() or len(pictures) > 1:
+        if len(inputs) != 1 or Path(inputs[0]).is_dir() or len(pictures) > 1:
             raise ImageError(f"{out} is the name of one file, but not one file came; give a folder")
         jobs = [Job(source, out) for source, _ in pictures]
     elif out.exists() and not out.is_dir():
@@ -104,7 +104,7 @@ def _names_a_file(out: Path) -> bool:
 
 
 def _why_none(text: str) -> str:
-    return "no pictures in this folder" if Path(text).is_dir() else "no such file or folder"
+    return f"{text}: no pictures in this folder" if Path(text).is_dir() else f"{text}: no such file or folder"
 
 
 def _pictures_of(text: str, out: Path) -> Iterator[Found]:

@@ -61,8 +61,11 @@ def benchmark(
     networks = {name: _network(name) for name in models}
     if compare:
         networks[RELEASED] = released_generator()
+    # Channels last, as the Translator runs them; on CPU it is the faster layout for each of them.
+    for network in networks.values():
+        network.eval().to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     with _threads(threads):
-        return measure({name: network.eval().to(device) for name, network in networks.items()}, size, repeats)
+        return measure(networks, size, repeats)
 
 
 def measure(networks: Mapping[str, nn.Module], size: int, repeats: int) -> list[Row]:
@@ -144,7 +147,8 @@ def _noise(network: nn.Module, size: int) -> Float[Tensor, "1 3 h w"]:
     multiple = int(getattr(network, "multiple", 1))
     side = -(-size // multiple) * multiple
     device = next((parameter.device for parameter in network.parameters()), torch.device("cpu"))
-    return torch.rand(1, 3, side, side, generator=torch.Generator().manual_seed(0)).mul(2).sub(1).to(device)
+    rgb = torch.rand(1, 3, side, side, generator=torch.Generator().manual_seed(0)).mul(2).sub(1)
+    return rgb.to(device, memory_format=torch.channels_last)
 
 
 def _wait(device: torch.device) -> None:

@@ -55,8 +55,8 @@ def ssim(fake: Picture, nir: Picture, border: Border = "reflect") -> float:
     The mean over one window a pixel, pictures mirrored beyond their edges, is what torchmetrics computes;
     `border="valid"` gives skimage's mean, over the windows that lie inside.
     """
-    pair = (torch.from_numpy(eight_bit_units(picture)).float()[None, None] for picture in (fake, nir))
-    return ssim_map(*pair, data_range=255.0, border=border).double().mean().item()
+    x, y = (torch.from_numpy(eight_bit_units(picture)).float()[None, None] for picture in (fake, nir))
+    return ssim_map(x, y, 255.0, border).double().mean().item()
 
 
 def network_input(picture: Picture) -> Square:
@@ -127,7 +127,7 @@ class DISTS(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        layers = pretrained_convolutions("vgg16")[: TAPS["vgg16"][-1] + 1]
+        layers = list(pretrained_convolutions("vgg16"))[: TAPS["vgg16"][-1] + 1]
         self.layers = nn.Sequential(*(_L2Pool() if isinstance(layer, nn.MaxPool2d) else layer for layer in layers))
         weights = _learned_weights("dists_models/weights.pt")
         total = weights["alpha"].sum() + weights["beta"].sum()
@@ -241,6 +241,7 @@ def _learned_weights(name: str) -> dict[str, Any]:
     """What LPIPS and DISTS learned on top of the networks; torchmetrics carries both."""
     try:
         with as_file(files("torchmetrics.functional.image") / name) as path:
-            return torch.load(path, map_location="cpu", weights_only=True)  # type: ignore[no-any-return]
+            weights: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+            return weights
     except (OSError, RuntimeError) as error:
         raise WeightsError(f"torchmetrics has no {name} ({error}); install torchmetrics >= 1.8") from error

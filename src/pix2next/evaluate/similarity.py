@@ -28,9 +28,13 @@ def ssim_map(
     """
     with torch.autocast(fake.device.type, enabled=False):
         x, y = _extend(fake, border), _extend(real, border)
+        # Variances are taken around each picture's mean: the same numbers, without the loss of digits.
+        centre_x, centre_y = (picture.detach().mean(dim=(-2, -1), keepdim=True) for picture in (x, y))
+        x, y = x - centre_x, y - centre_y
         mean_x, mean_y, xx, yy, xy = _window_means(torch.stack([x, y, x * x, y * y, x * y]))
         variances = (xx - mean_x**2).clamp(min=0) + (yy - mean_y**2).clamp(min=0)
         covariance = xy - mean_x * mean_y
+        mean_x, mean_y = mean_x + centre_x, mean_y + centre_y
         c1, c2 = (0.01 * data_range) ** 2, (0.03 * data_range) ** 2
         luminance = (2 * mean_x * mean_y + c1) / (mean_x**2 + mean_y**2 + c1)
         return luminance * (2 * covariance + c2) / (variances + c2)

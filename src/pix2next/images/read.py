@@ -46,6 +46,7 @@ _UPRIGHT = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
+_LOG: Any = getattr(cv2.utils, "logging", cv2)  # Where OpenCV 5 and OpenCV 4 have their log level; 0 is silent.
 # What Pillow, and the parsing here, raise on damaged data.
 _DAMAGE = (OSError, EOFError, SyntaxError, ValueError, TypeError, KeyError, IndexError, OverflowError, struct.error)
 
@@ -157,7 +158,9 @@ def _pixels(picture: Image.Image, name: str) -> Pixels:
             return np.array(upright.convert("L"))
         case "P" | "PA" | "RGBA" | "RGBX" | "RGBa" | "CMYK" | "YCbCr":
             return np.array(upright.convert("RGB"))
-    raise ImageError(f"{name} has pixels of Pillow's mode {upright.mode}, which is not used; convert it to RGB")
+    raise ImageError(
+        f"{name} has pixels of Pillow's mode {upright.mode}, which is not used; convert it to L, RGB, I;16 or F"
+    )
 
 
 def _turn(picture: Image.Image) -> Image.Transpose | None:
@@ -177,7 +180,8 @@ def _png_header(path: Path) -> tuple[int, int, int, int]:
 
 def _deep_png(path: Path, *, grey: bool) -> Pixels:
     """16 bits, of which Pillow would drop half in colour. Alpha goes, and the EXIF orientation is applied."""
-    return _imdecode(path, cv2.IMREAD_ANYDEPTH | (cv2.IMREAD_GRAYSCALE if grey else cv2.IMREAD_COLOR_RGB))
+    picture = _imdecode(path, cv2.IMREAD_ANYDEPTH | (cv2.IMREAD_GRAYSCALE if grey else cv2.IMREAD_COLOR))
+    return picture if grey else cv2.cvtColor(picture, cv2.COLOR_BGR2RGB, dst=picture)
 
 
 def _check_png_chunks(path: Path) -> None:
@@ -208,13 +212,15 @@ def _opencv_tiff(path: Path, *, inverted: bool) -> Pixels:
 
 def _imdecode(path: Path, flags: int) -> Shaped[np.ndarray, "h w *c"]:
     data = np.memmap(path, dtype=np.uint8, mode="r")
-    level = cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
+    if data.size >= 2**31:
+        raise ImageError(f"{path} has {data.size} bytes, and only up to 2 GiB can be decoded; compress it or cut it up")
+    level = _LOG.setLogLevel(0)
     try:
         picture = cv2.imdecode(data, flags)
     except cv2.error as error:
         raise ValueError(error.err) from None
     finally:
-        cv2.utils.logging.setLogLevel(level)
+        _LOG.setLogLevel(level)
     if picture is None:
         raise ValueError("OpenCV cannot decode it")
     return picture

@@ -27,17 +27,19 @@ Predict = Callable[[Span, Sequence[Span]], Float32[np.ndarray, "n h w"]]
 
 
 def plan_spans(length: int, tile: int, overlap: int, multiple: int) -> list[Span]:
-    """Tiles of equal size that cover `length` pixels, each at least `overlap` into the next.
+    """Tiles of equal size, at most `tile`, that cover `length` pixels, each at least `overlap` into the next.
 
     All three lengths are multiples of `multiple`, and so is every start: tiles see the picture in step with the
-    network's downsampling, as one pass over the whole would. A length of at most `tile` is one span.
+    network's downsampling, as one pass over the whole would. There are as few tiles as can be, each as small as can be.
+    A length of at most `tile` is one span.
     """
     assert not any(value % multiple for value in (length, tile, overlap))
     assert 0 < overlap < tile
     count = 1 + max(0, math.ceil((length - tile) / (tile - overlap)))
-    steps = np.arange(count) * (max(0, length - tile) / max(1, count - 1) / multiple)
+    side = math.ceil((length + (count - 1) * overlap) / count / multiple) * multiple
+    steps = np.arange(count) * ((length - side) / max(1, count - 1) / multiple)
     starts = [int(step) * multiple for step in np.rint(steps)]
-    return _weighted([(start, min(start + tile, length)) for start in starts], length)
+    return _weighted([(start, start + side) for start in starts], length)
 
 
 def _weighted(places: Sequence[tuple[int, int]], length: int) -> list[Span]:

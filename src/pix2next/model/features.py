@@ -108,8 +108,9 @@ def _timm_vfm(name: str, strides: list[int], weights: str, frozen: bool) -> Vfm:
         raise ConfigError(f"model.vfm.name: timm has no model {name!r} (close: {close})")
     options = _size_options(name)
     with torch.device("meta"):
-        info = timm.create_model(name, features_only=True, **options).feature_info
-    own = dict(zip(info.reduction(), info.out_indices, strict=True))
+        outline = timm.create_model(name, features_only=True, **options)
+    own = dict(zip(outline.feature_info.reduction(), outline.feature_info.out_indices, strict=True))
+    _check_any_size(name, outline, max(own))
     zoom, reachable = 1.0, own
     if len(own) == 1 and (patch := next(iter(own))) & (patch - 1):
         zoom, reachable = patch / VIT_STRIDE, {VIT_STRIDE: own[patch]}
@@ -130,9 +131,19 @@ def _size_options(name: str) -> dict[str, object]:
     match family:
         case "swin_transformer" | "swin_transformer_v2":
             return {"strict_img_size": False, "feature_cls": "getter"}
-        case "vision_transformer" | "eva" | "deit" | "beit":
+        case "vision_transformer" | "eva" | "deit":
             return {"dynamic_img_size": True}
     return {}
+
+
+def _check_any_size(name: str, outline: nn.Module, stride: int) -> None:
+    """Let the backbone, on the meta device, compute the shapes for a picture that is not its own size."""
+    sides = (stride * max(2, 64 // stride), stride * max(3, 96 // stride))
+    try:
+        with torch.no_grad():
+            outline.eval()(torch.empty(1, 3, *sides, device="meta"))
+    except Exception as error:  # whatever a backbone raises when sizes do not fit
+        raise ConfigError(f"timm:{name} takes pictures of one size only and cannot be a VFM here") from error
 
 
 def _with_timm_weights(name: str, build: Callable[..., nn.Module], weights: str) -> nn.Module:
@@ -157,7 +168,10 @@ def _with_timm_weights(name: str, build: Callable[..., nn.Module], weights: str)
 
 
 def _in_timm_layout(name: str, state: dict[str, Tensor], source: str) -> dict[str, Tensor]:
-    """The same tensors under timm's names, where a file holds them in timm's order under other names."""
+    """The same tensors under timm's names, where a file holds them in timm's order under other names.
+
+    A `.safetensors` file keeps no order, so this serves pickles alone.
+    """
     with torch.device("meta"):
         own = timm.create_model(name).state_dict()
     if own.keys() & state.keys():
@@ -169,6 +183,7 @@ def _in_timm_layout(name: str, state: dict[str, Tensor], source: str) -> dict[st
 
 
 def _internimage_vfm(variant: str, strides: list[int], weights: str, frozen: bool) -> Vfm:
+    _check_strides(f"internimage:{variant}", strides, InternImage.strides)
     match weights:
         case "none":
             backbone = internimage(variant)
@@ -178,10 +193,12 @@ def _internimage_vfm(variant: str, strides: list[int], weights: str, frozen: boo
                 "OpenGVLab/InternImage and give its path as model.vfm.weights, or set it to none to start untrained"
             )
         case _:
-            plain = internimage(variant)
-            backbone = load_internimage(find_weights(weights), **plain.published_options)
-    own = dict(zip((4, 8, 16, 32), range(4), strict=True))
-    _check_strides(f"internimage:{variant}", strides, own)
+            with torch.device("meta"):
+                published = internimage(variant)
+            backbone = load_internimage(find_weights(weights), head=False, **published.published_options)
+            if backbone.channels != published.channels:
+                raise WeightsError(f"{weights} is an InternImage of another size than {variant}: {backbone.channels[0]} wide")
+    own = {stride: index for index, stride in enumerate(InternImage.strides)}
     channels = {stride: backbone.channels[own[stride]] for stride in strides}
     picked = _Pick(backbone, [own[stride] for stride in strides])
     return Vfm(picked, channels, pretrained=weights != "none", frozen=frozen)

@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any, cast
 
 import torch
-from huggingface_hub import PyTorchModelHubMixin
+from huggingface_hub import PyTorchModelHubMixin, hf_hub_download
+from huggingface_hub.constants import SAFETENSORS_SINGLE_FILE
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 from jaxtyping import Float
 from pydantic import ValidationError
@@ -27,11 +28,7 @@ FORMAT = "pix2next-1"
 DEFAULT_MODEL = "tiny-outdoor"
 
 
-class Pix2Next(
-    nn.Module,
-    PyTorchModelHubMixin,
-    coders={ModelConfig: (lambda config: config.model_dump(mode="json"), ModelConfig.model_validate)},
-):
+class Pix2Next(nn.Module, PyTorchModelHubMixin, library_name="pix2next"):
     """RGB to NIR: the VFM reads the picture, the generator translates it with the VFM's features.
 
     Height and width must be multiples of `multiple`; `pix2next.Translator` takes any size.
@@ -75,8 +72,23 @@ class Pix2Next(
         try:
             model.load_state_dict(state)
         except RuntimeError as error:
-            raise WeightsError(f"{path}: its tensors do not fit its own config: {str(error)[:200]}") from error
+            raise WeightsError(f"{path}: its tensors do not fit its own config: {_one_line(error)}") from error
         return model.eval()
+
+
+    def _save_pretrained(self, save_directory: Path) -> None:
+        """For `save_pretrained` and `push_to_hub`: the same file as `save`, under the hub's name."""
+        self.save(save_directory / SAFETENSORS_SINGLE_FILE)
+
+    @classmethod
+    def _from_pretrained(cls, *, model_id: str, **options: Any) -> "Pix2Next":
+        """For `from_pretrained`: that file, of a folder or of a repository on the hub."""
+        folder = Path(model_id)
+        if folder.is_dir():
+            return cls.load(folder / SAFETENSORS_SINGLE_FILE)
+        known = ("revision", "cache_dir", "force_download", "local_files_only", "token")
+        chosen = {name: options[name] for name in known if name in options}
+        return cls.load(Path(hf_hub_download(model_id, SAFETENSORS_SINGLE_FILE, **chosen)))
 
 
 def _as(tensor: Tensor, dtype: torch.dtype) -> Tensor:
@@ -90,7 +102,7 @@ def _read_config(path: Path) -> ModelConfig:
     try:
         return ModelConfig.model_validate_json(metadata["config"])
     except (KeyError, ValidationError) as error:
-        raise WeightsError(f"{path}: its config cannot be used by this version: {str(error)[:200]}") from error
+        raise WeightsError(f"{path}: its config cannot be used by this version: {_one_line(error)}") from error
 
 
 def read_card(path: Path) -> dict[str, str]:
@@ -154,10 +166,14 @@ def _from_hub(name: str) -> nn.Module:
     try:
         return cast(Any, Pix2Next).from_pretrained(name).eval()
     except (OSError, HfHubHTTPError, HFValidationError, ValueError) as error:
-        reason = " ".join(str(error).split())[:200]
         raise WeightsError(
-            f"cannot get {name} from the Hugging Face hub ({reason}); download its model.safetensors and give its path"
+            f"cannot get {name} from the Hugging Face hub ({_one_line(error)}); "
+            f"download its {SAFETENSORS_SINGLE_FILE} and give its path"
         ) from error
+
+
+def _one_line(error: BaseException) -> str:
+    return " ".join(str(error).split())[:200]
 
 
 def _weights_folder() -> Path:

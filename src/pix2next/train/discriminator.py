@@ -75,9 +75,7 @@ class MultiScaleDiscriminator(nn.Module):
         for name, value in {"in_channels": in_channels, "width": width, "layers": layers, "scales": scales}.items():
             if value < 1:
                 raise ConfigError(f"discriminator.{name} is {value}; it must be at least 1")
-        self.scales = nn.ModuleList(
-            PatchDiscriminator(in_channels, width, layers, _known(norm)) for _ in range(scales)
-        )
+        self.scales = nn.ModuleList(PatchDiscriminator(in_channels, width, layers, _known(norm)) for _ in range(scales))
 
     def forward(self, rgb: Float[Tensor, "b 3 h w"], nir: Float[Tensor, "b c h w"]) -> list[ScaleOutput]:
         """One output a scale, full resolution first; both pictures in [-1, 1]."""
@@ -98,7 +96,8 @@ def load_released_discriminator(state: Mapping[str, Tensor]) -> MultiScaleDiscri
 
     Raises: WeightsError if no such key is there or a tensor does not fit.
     """
-    tensors = {(int(m["scale"]), int(m["stage"]), m["rest"]): t for k, t in state.items() if (m := RELEASED_KEY.search(k))}
+    found = [(RELEASED_KEY.search(name), tensor) for name, tensor in state.items()]
+    tensors = {(int(key["scale"]), int(key["stage"]), key["rest"]): tensor for key, tensor in found if key}
     if not tensors:
         raise WeightsError(
             f"no released discriminator among {len(state)} tensors; expected keys like 'scale0_layer0.0.weight'"
@@ -125,8 +124,8 @@ def _our_name(scale: int, stage: int, last: int, rest: str) -> str:
 
 
 def _stage(in_channels: int, out_channels: int, stride: int, norm: Norm) -> nn.Sequential:
-    parts = [_conv(in_channels, out_channels, stride, norm), *_norm(out_channels, norm), nn.LeakyReLU(0.2, inplace=True)]
-    return nn.Sequential(*parts)
+    conv = _conv(in_channels, out_channels, stride, norm)
+    return nn.Sequential(conv, *_norm(out_channels, norm), nn.LeakyReLU(0.2, inplace=True))
 
 
 def _conv(in_channels: int, out_channels: int, stride: int, norm: Norm) -> nn.Module:

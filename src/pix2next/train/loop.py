@@ -16,7 +16,7 @@ from pix2next.config import Config
 from pix2next.data.augment import From, TrainingCrops
 from pix2next.data.pairs import Pair, check_sizes, configured_pairs, load_pair, overlap
 from pix2next.errors import ConfigError, PairError, Pix2NextError
-from pix2next.evaluate.metrics import Lpips, psnr, ssim
+from pix2next.evaluate.metrics import LPIPS, psnr, ssim
 from pix2next.images import atomic_path, from_model_range, to_model_range
 from pix2next.model.pix2next import Pix2Next
 from pix2next.train.checkpoint import STATE, load_state, save_state
@@ -98,7 +98,7 @@ class Validation:
     def __init__(self, pairs: Sequence[Pair], choose_by: str) -> None:
         self.pairs = pairs
         self.choose_by = choose_by
-        self.lpips = Lpips() if choose_by == "lpips" else None
+        self.lpips = LPIPS() if choose_by == "lpips" else None
 
     def __call__(self, model: Pix2Next) -> tuple[dict[str, float], list[list[np.ndarray]]]:
         """Mean PSNR, SSIM (and LPIPS where the best is chosen by it), and rows of RGB, fake and truth."""

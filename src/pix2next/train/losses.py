@@ -58,9 +58,7 @@ def hinge_generator(fake_logits: Sequence[Tensor]) -> Scalar:
     return _total(-scale.float().mean() for scale in fake_logits)
 
 
-def feature_matching(
-    real_features: Sequence[Sequence[Tensor]], fake_features: Sequence[Sequence[Tensor]]
-) -> Scalar:
+def feature_matching(real_features: Sequence[Sequence[Tensor]], fake_features: Sequence[Sequence[Tensor]]) -> Scalar:
     """Mean absolute distance of D's activations, summed over its layers and averaged over its scales.
 
     The real side is detached: gradient reaches only what made the fake side. 0 when the activations agree.
@@ -121,9 +119,9 @@ class PerceptualFeatures(nn.Module):
 
     def __init__(self, name: str = "vgg19") -> None:
         super().__init__()
-        layers = pretrained_convolutions(name)
+        layers = list(pretrained_convolutions(name))
         self.taps = TAPS[name]
-        self.layers = layers[: self.taps[-1] + 1]
+        self.layers = nn.ModuleList(layers[: self.taps[-1] + 1])
 
     def train(self, mode: bool = True) -> "PerceptualFeatures":
         """Stay in eval mode whatever the module around it does."""
