@@ -96,6 +96,7 @@ def test_translate_skips_a_bad_file_and_says_so(tmp_path, network):
         (["evaluate", "--fake", "a", "--nir", "b", "--data", "c", "--out", "scores"], "--data"),
         (["demo", "--model", "absent"], "absent"),
         (["benchmark", "absent", "--no-compare"], "absent"),
+        (["benchmark", "absent", "--no-compare", "--device", "toaster"], "toaster"),
     ],
 )
 def test_an_error_is_one_sentence(tmp_path, monkeypatch, arguments, said):
@@ -135,6 +136,23 @@ def test_evaluate_scores_pictures_made_elsewhere(tmp_path, shared, monkeypatch):
     assert done.exit_code == 0, done.stderr
     assert json.loads((tmp_path / "scores" / "scores.json").read_text())
     assert "PSNR" in done.stdout.upper()
+
+
+def test_an_output_that_cannot_be_is_named(tmp_path, network):
+    (tmp_path / "file").touch()
+    size = ("--size", 16, "--repeats", 1, "--no-compare")
+    failed = run("benchmark", network, *size, "--out", tmp_path / "file" / "costs.json")
+    assert failed.exit_code == 2
+    assert failed.stderr.startswith(f"error: {tmp_path / 'file'}")
+
+
+@pytest.mark.parametrize("name", ["demo.xyz", "file/demo.png"])
+def test_a_demo_that_cannot_be_written_is_one_sentence(tmp_path, network, name):
+    (tmp_path / "file").touch()
+    failed = run("demo", "-o", tmp_path / name, "--model", network, "--device", "cpu")
+    assert failed.exit_code == 2
+    assert failed.stderr.startswith(f"error: cannot write {tmp_path / name}")
+    assert {path.name for path in tmp_path.iterdir()} == {"file"}
 
 
 def test_benchmark_writes_its_numbers(tmp_path, network):

@@ -37,6 +37,11 @@ class Verbs(TyperGroup):
         except Pix2NextError as error:
             messages.print(f"error: {error}", markup=False)
             raise typer.Exit(2) from None
+        except OSError as error:
+            if error.filename is None:
+                raise
+            messages.print(f"error: {error.filename}: {error.strerror}", markup=False)
+            raise typer.Exit(2) from None
         except KeyboardInterrupt:
             messages.print("interrupted", markup=False)
             raise typer.Exit(130) from None
@@ -138,7 +143,7 @@ def benchmark(
     size: Annotated[int, typer.Option(min=1, help="Side of the square picture.")] = 256,
     repeats: Annotated[int, typer.Option(min=1, help="Rounds; the released architecture takes part in two.")] = 20,
     threads: Threads = None,
-    device: Annotated[str, typer.Option(help="cpu, cuda ...")] = "cpu",
+    device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1, mps ...")] = "cpu",
     compare: Annotated[
         bool, typer.Option(help="Time the released architecture too: 316 M parameters, 2.5 GB of memory.")
     ] = True,

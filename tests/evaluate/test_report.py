@@ -10,7 +10,7 @@ import pytest
 import torch
 from rich.console import Console
 
-from pix2next.errors import ImageError, PairError, WeightsError
+from pix2next.errors import ConfigError, ImageError, PairError, WeightsError
 from pix2next.evaluate import report
 from pix2next.evaluate.baselines import LinearMap, luma
 from pix2next.evaluate.metrics import FID, psnr
@@ -224,10 +224,21 @@ def test_made_pictures_of_another_size_are_refused(tmp_path, light):
         report.evaluate_folders(tmp_path / "made", data / "nir", tmp_path / "out")
 
 
-def test_missing_weights_end_it_before_any_work(tmp_path, no_weights):
+def test_settings_that_would_fail_at_the_end_fail_at_the_start(tmp_path, light):
     data = make_split(tmp_path / "data")
+    (tmp_path / "file").touch()
+    with pytest.raises(ConfigError, match="is a file; --out takes a folder"):
+        report.evaluate_model(red, data, tmp_path / "file")
+    with pytest.raises(ConfigError, match="'luma' is the name of a baseline"):
+        report.evaluate_model(red, data, tmp_path / "out", name="luma")
+
+
+def test_missing_weights_end_it_before_the_model_runs(tmp_path, no_weights):
+    def untouched(rgb: np.ndarray) -> np.ndarray:
+        raise AssertionError("the model ran")
+
     with pytest.raises(WeightsError, match="TORCH_HOME"):
-        report.evaluate_model(red, data, tmp_path / "out")
+        report.evaluate_model(untouched, make_split(tmp_path / "data"), tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
 

@@ -147,6 +147,14 @@ def test_weights_that_cannot_be_had_are_named(tmp_path: Path) -> None:
         build("timm:resnet18", 4, weights=str(tmp_path / "other.safetensors"))
 
 
+def test_a_file_that_lacks_tensors_is_refused(tmp_path: Path) -> None:
+    state = timm.create_model("tf_efficientnet_lite0").state_dict()
+    del state["blocks.0.0.conv_dw.weight"]
+    save_file(state, tmp_path / "part.safetensors")
+    with pytest.raises(WeightsError, match=r"part\.safetensors does not fit .*Missing keys \(blocks\.0\.0\.conv_dw"):
+        build("timm:tf_efficientnet_lite0", 4, weights=str(tmp_path / "part.safetensors"))
+
+
 def test_a_failed_download_says_where_to_put_the_file(monkeypatch: pytest.MonkeyPatch) -> None:
     def offline(*_: object, **__: object) -> None:
         raise OSError("no route to host")

@@ -1,15 +1,18 @@
 """What any translation has to beat: grey, and the best linear mixture of the colours."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Float
 
+from pix2next.data.pairs import Pair, load_pair
 from pix2next.images import Nir, Rgb, full_scale
 from pix2next.images import luma as luma
 
-__all__ = ["LinearMap", "luma"]
+BASELINES = ("luma", "linear")
 
 
 class LinearMap(NamedTuple):
@@ -44,3 +47,47 @@ def _with_ones(rgb: Rgb) -> Float[np.ndarray, "pixels 4"]:
     """A row a pixel: red, green, blue on the scale where white is 1, and 1 for the offset."""
     colours = rgb.reshape(-1, 3) / full_scale(rgb.dtype)
     return np.concatenate([colours, np.ones((len(colours), 1))], axis=1)
+
+
+@dataclass(frozen=True)
+class Baselines:
+    """What the baselines make of each scored picture; no picture is given a map that was fitted on it, unless alone."""
+
+    maps: Sequence[LinearMap]
+    map_of: Mapping[str, int]
+    """Which map a picture is given, by the name of its pair."""
+    fitted_on: str
+
+    @classmethod
+    def fit(cls, scored: Sequence[Pair], train: Sequence[Pair]) -> "Baselines":
+        """On the train split; without one, two maps, each for the half that the other was fitted on.
+
+        Raises: ImageError or PairError from pictures that cannot be used.
+        """
+        if train:
+            fitted_on = f"{len(train)} pictures of {_folder_of(train)}"
+            return cls([_fit(train)], {pair.name: 0 for pair in scored}, fitted_on)
+        if len(scored) == 1:
+            return cls([_fit(scored)], {scored[0].name: 0}, "the scored picture itself, there being no other")
+        halves = scored[::2], scored[1::2]
+        map_of = {pair.name: 1 - half for half, pairs in enumerate(halves) for pair in pairs}
+        fitted_on = "the scored pictures in two halves, each scored with the other's map, there being no train split"
+        return cls([_fit(half) for half in halves], map_of, fitted_on)
+
+    def of(self, pair: Pair, rgb: Rgb) -> dict[str, Nir]:
+        """Every baseline's picture by its name in `BASELINES`."""
+        return {"luma": luma(rgb), "linear": self.maps[self.map_of[pair.name]].apply(rgb)}
+
+    def note(self) -> dict[str, object]:
+        """What the linear map was fitted on, and its weights."""
+        return {"fitted_on": self.fitted_on, "maps": [fitted._asdict() for fitted in self.maps]}
+
+
+def _fit(pairs: Sequence[Pair]) -> LinearMap:
+    return LinearMap.fit(load_pair(pair) for pair in pairs)
+
+
+def _folder_of(pairs: Sequence[Pair]) -> str:
+    """`outdoor/train` for `.../outdoor/train/rgb/x.png`."""
+    depth = len(Path(pairs[0].name).parts)
+    return "/".join(pairs[0].rgb.resolve().parts[-depth - 3 : -depth - 1])

@@ -22,6 +22,7 @@ from pix2next.config import load_config
 from pix2next.images import atomic_path
 from pix2next.model.pix2next import Pix2Next, load_model
 from pix2next.model.released import released_generator
+from pix2next.translate import pick_device
 
 RELEASED = "released"
 RELEASED_REPEATS = 2
@@ -56,14 +57,15 @@ def benchmark(
 
     A model is anything `load_model` takes, or a config in YAML, which is then built untrained.
 
-    Raises: WeightsError or ConfigError for a model that is not to be had.
+    Raises: WeightsError or ConfigError for a model or device that is not to be had.
     """
+    place = pick_device(device)
     networks = {name: _network(name) for name in models}
     if compare:
         networks[RELEASED] = released_generator()
     # Channels last, as the Translator runs them; on CPU it is the faster layout for each of them.
     for network in networks.values():
-        network.eval().to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        network.eval().to(place, memory_format=torch.channels_last)  # type: ignore[call-overload]
     with _threads(threads):
         return measure(networks, size, repeats)
 

@@ -3,7 +3,7 @@
 import json
 import math
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
@@ -12,8 +12,8 @@ from rich.table import Table
 from torchmetrics.image.fid import FrechetInceptionDistance
 
 from pix2next.data.pairs import Pair, check_sizes, find_pairs, load_pair
-from pix2next.errors import PairError
-from pix2next.evaluate.baselines import LinearMap, luma
+from pix2next.errors import ConfigError, PairError
+from pix2next.evaluate.baselines import BASELINES, Baselines
 from pix2next.evaluate.metrics import DISTS, FID, LPIPS, network_input, psnr, rmse, ssim
 from pix2next.images import Nir, Rgb, atomic_path, read_nir
 
@@ -85,17 +85,21 @@ def evaluate_model(
         PairError: no pairs there, a picture without a partner, or partners of different sizes.
         ImageError: a picture cannot be read.
         WeightsError: a metric's network is neither on disk nor to be had.
+        ConfigError: `out` is a file, or `name` a baseline's.
     """
+    _check_settings(name, out)
     scored, train = find_scored(data)
     check_sizes(scored)
-    linear = _fit_linear(scored, train)
+    scorer = _Scorer()
+    baselines = Baselines.fit(scored, train)
 
     def examples() -> Iterator[Example]:
         for pair in scored:
             rgb, nir = load_pair(pair)
-            yield Example(pair.name, nir, {name: model(rgb), **linear.baselines(pair, rgb)})
+            yield Example(pair.name, nir, {name: model(rgb), **baselines.of(pair, rgb)})
 
-    return _report(name, examples(), len(scored), linear.note(), [], out, on_progress)
+    pictures = scorer.score_all(examples(), len(scored), on_progress)
+    return _report(scorer, pictures, name, baselines.note(), [], out)
 
 
 def evaluate_folders(
@@ -114,26 +118,30 @@ def evaluate_folders(
         PairError: a picture without a partner, or partners of different sizes.
         ImageError: a picture cannot be read.
         WeightsError: a metric's network is neither on disk nor to be had.
+        ConfigError: `out` is a file, or `name` a baseline's.
     """
+    _check_settings(name, out)
     made = find_pairs(fake, nir)
     beside = nir.parent / "rgb"
     rgb = rgb or (beside if beside.is_dir() else None)
     _check_made(made)
+    scorer = _Scorer()
     if rgb is None:
         notes = [f"no baselines: there is no folder {beside}, and no other RGB folder was given"]
-        examples = (Example(pair.name, read_nir(pair.nir), {name: read_nir(pair.rgb)}) for pair in made)
-        return _report(name, examples, len(made), None, notes, out, on_progress)
+        alone = (Example(pair.name, read_nir(pair.nir), {name: read_nir(pair.rgb)}) for pair in made)
+        return _report(scorer, scorer.score_all(alone, len(made), on_progress), name, None, notes, out)
     true = find_pairs(rgb, nir)
     check_sizes(true)
-    linear = _fit_linear(true, _train_beside(nir.parent))
+    baselines = Baselines.fit(true, _train_beside(nir.parent))
 
-    def with_baselines() -> Iterator[Example]:
+    def examples() -> Iterator[Example]:
         for pair, source in zip(made, true, strict=True):
             rgb_picture, nir_picture = load_pair(source)
-            fakes = {name: read_nir(pair.rgb), **linear.baselines(source, rgb_picture)}
+            fakes = {name: read_nir(pair.rgb), **baselines.of(source, rgb_picture)}
             yield Example(pair.name, nir_picture, fakes)
 
-    return _report(name, with_baselines(), len(made), linear.note(), [], out, on_progress)
+    pictures = scorer.score_all(examples(), len(made), on_progress)
+    return _report(scorer, pictures, name, baselines.note(), [], out)
 
 
 def find_scored(data: Path) -> tuple[list[Pair], list[Pair]]:
@@ -167,44 +175,6 @@ def _shown(metric: str, value: float | None) -> str:
     return f"{value:.2f}" if metric in ("PSNR", "RMSE") else f"{value:.4f}"
 
 
-@dataclass(frozen=True)
-class _Linear:
-    """The map that each picture is given, and where it comes from."""
-
-    maps: Sequence[LinearMap]
-    map_of: Mapping[str, int]
-    fitted_on: str
-
-    def baselines(self, pair: Pair, rgb: Rgb) -> dict[str, Nir]:
-        return {"luma": luma(rgb), "linear": self.maps[self.map_of[pair.name]].apply(rgb)}
-
-    def note(self) -> dict[str, object]:
-        return {"fitted_on": self.fitted_on, "maps": [fitted._asdict() for fitted in self.maps]}
-
-
-def _fit_linear(scored: Sequence[Pair], train: Sequence[Pair]) -> _Linear:
-    """On the train split; else two maps, each for the pictures that the other saw; a lone picture has its own."""
-    if train:
-        fitted_on = f"{len(train)} pictures of {_folder_of(train)}"
-        return _Linear([_fit(train)], {pair.name: 0 for pair in scored}, fitted_on)
-    if len(scored) == 1:
-        return _Linear([_fit(scored)], {scored[0].name: 0}, "the scored picture itself, there being no other")
-    halves = scored[::2], scored[1::2]
-    map_of = {pair.name: 1 - half for half, pairs in enumerate(halves) for pair in pairs}
-    fitted_on = "the scored pictures in two halves, each scored with the other's map, there being no train split"
-    return _Linear([_fit(half) for half in halves], map_of, fitted_on)
-
-
-def _fit(pairs: Sequence[Pair]) -> LinearMap:
-    return LinearMap.fit(load_pair(pair) for pair in pairs)
-
-
-def _folder_of(train: Sequence[Pair]) -> str:
-    """`outdoor/train` for `.../outdoor/train/rgb/x.png`."""
-    depth = len(Path(train[0].name).parts)
-    return "/".join(train[0].rgb.resolve().parts[-depth - 3 : -depth - 1])
-
-
 def _is_split(folder: Path) -> bool:
     return (folder / "rgb").is_dir() and (folder / "nir").is_dir()
 
@@ -229,25 +199,27 @@ def _check_made(made: Sequence[Pair]) -> None:
             raise PairError(f"{pair.rgb} and {pair.nir} differ in size: {sizes}")
 
 
+def _check_settings(name: str, out: Path) -> None:
+    """Raises: ConfigError for what would only fail once everything is scored."""
+    if name in BASELINES:
+        raise ConfigError(f"'{name}' is the name of a baseline; give what is scored another one")
+    if out.exists() and not out.is_dir():
+        raise ConfigError(f"{out} is a file; --out takes a folder")
+
+
 def _report(
+    scorer: "_Scorer",
+    pictures: list[PictureScores],
     name: str,
-    examples: Iterator[Example],
-    count: int,
     linear_map: dict[str, object] | None,
     notes: list[str],
     out: Path,
-    on_progress: Progress | None,
 ) -> Scores:
-    """Score the examples one by one, then take means, and write everything down."""
-    scorer = _Scorer()
-    pictures = []
-    for done, example in enumerate(examples, start=1):
-        pictures.append(scorer.score(example))
-        if on_progress:
-            on_progress(done, count)
+    """Take the means, and write everything down."""
     mean, missing = scorer.mean(pictures)
-    scores = Scores(name, count, mean, pictures, linear_map, notes + missing)
-    _write(scores, out / "scores.json")
+    scores = Scores(name, len(pictures), mean, pictures, linear_map, notes + missing)
+    with atomic_path(out / "scores.json") as beside:
+        beside.write_text(json.dumps(asdict(scores), indent=1, allow_nan=False) + "\n", encoding="utf-8")
     return scores
 
 
@@ -257,6 +229,15 @@ class _Scorer:
     def __init__(self) -> None:
         self.lpips, self.dists, self.fid = LPIPS(), DISTS(), FID()
         self.sets: dict[str, FrechetInceptionDistance] = defaultdict(self.fid.statistics)
+
+    def score_all(self, examples: Iterable[Example], count: int, on_progress: Progress | None) -> list[PictureScores]:
+        """One picture at a time in memory."""
+        pictures = []
+        for example in examples:
+            pictures.append(self.score(example))
+            if on_progress:
+                on_progress(len(pictures), count)
+        return pictures
 
     @torch.inference_mode()
     def score(self, example: Example) -> PictureScores:
@@ -305,8 +286,3 @@ def _means(pictures: Sequence[Values]) -> Values:
 def _finite(value: float) -> float | None:
     """JSON has no infinity."""
     return value if math.isfinite(value) else None
-
-
-def _write(scores: Scores, path: Path) -> None:
-    with atomic_path(path) as beside:
-        beside.write_text(json.dumps(asdict(scores), indent=1, allow_nan=False) + "\n", encoding="utf-8")

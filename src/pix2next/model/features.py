@@ -1,6 +1,8 @@
 """The vision foundation model (VFM): a name to an extractor that gives one feature map per stride."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+import logging
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from importlib.metadata import PackageNotFoundError, files
 from pathlib import Path
 from typing import Any, cast
@@ -155,7 +157,8 @@ def _with_timm_weights(name: str, build: Callable[..., nn.Module], weights: str)
     else:
         overlay = {}
     try:
-        return build(pretrained=True, pretrained_cfg_overlay=overlay)
+        with _nothing_missing():
+            return build(pretrained=True, pretrained_cfg_overlay=overlay)
     except Exception as error:  # hub, network and shape errors come in a dozen classes
         cfg = timm.get_pretrained_cfg(name)
         source = (cfg.url or f"{cfg.hf_hub_id} on the Hugging Face hub") if cfg else "its authors"
@@ -165,6 +168,28 @@ def _with_timm_weights(name: str, build: Callable[..., nn.Module], weights: str)
             f"cannot download the weights of timm:{name} ({_one_line(error)}); get the file from {source} "
             "and give its path as model.vfm.weights, or set it to none to start untrained"
         ) from error
+
+
+@contextmanager
+def _nothing_missing() -> Iterator[None]:
+    """Raise where timm, for some families, only logs that tensors were missing; be silent about the classifier's."""
+    logger, missing = logging.getLogger("timm.models._builder"), []
+    level = logger.level
+
+    def heed(record: logging.LogRecord) -> bool:
+        if record.getMessage().startswith("Missing keys"):
+            missing.append(record.getMessage())
+        return record.levelno >= logging.WARNING and not record.getMessage().startswith("Unexpected keys")
+
+    logger.addFilter(heed)
+    logger.setLevel(logging.INFO)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
+        logger.removeFilter(heed)
+    if missing:
+        raise ValueError(missing[0])
 
 
 def _in_timm_layout(name: str, state: dict[str, Tensor], source: str) -> dict[str, Tensor]:

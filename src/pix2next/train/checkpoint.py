@@ -7,6 +7,7 @@ from accelerate import Accelerator
 
 from pix2next.errors import WeightsError
 from pix2next.images import atomic_path
+from pix2next.model.state_dicts import read_weights
 from pix2next.train.step import TrainingState
 
 STATE = "state.pt"
@@ -40,7 +41,7 @@ def load_state(state: TrainingState, out: Path, accelerator: Accelerator) -> flo
     path = out / STATE
     if not path.is_file():
         raise WeightsError(f"nothing to resume: no {path}")
-    content = torch.load(path, map_location="cpu", weights_only=True)
+    content = read_weights(path)
     try:
         accelerator.unwrap_model(state.model).load_state_dict(content["model"])
         accelerator.unwrap_model(state.critic).load_state_dict(content["critic"])

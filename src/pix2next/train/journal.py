@@ -4,7 +4,6 @@ import json
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import cv2
 import numpy as np
@@ -47,7 +46,7 @@ class Journal:
         self._waited += waited
         self._progress.update(self._task, completed=step)
 
-    def write(self, step: int, **more: float) -> dict[str, Any]:
+    def write(self, step: int, **more: float) -> dict[str, float | int]:
         """A line with the means since the last one, steps per second, and the share of time spent waiting for data."""
         seconds = time.perf_counter() - self._since
         means = {name: round(float(total) / self._count, 5) for name, total in self._sums.items()}

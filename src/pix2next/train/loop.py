@@ -2,7 +2,7 @@
 
 import logging
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from statistics import fmean
 
@@ -162,14 +162,16 @@ class Run:
             losses = update(self.state, batch["rgb"], batch["nir"], self.config, self.accelerator)
             step = self.state.step
             self.journal.add(step, losses, waited)
-            if step % train.log_every == 0:
+            last = step == train.steps
+            due = time.monotonic() - self.saved > 60 * train.checkpoint_minutes
+            if step % train.log_every == 0 or due or last:
                 self._check(self.journal.write(step))
-            if step % train.validate_every == 0 or step == train.steps:
+            if step % train.validate_every == 0 or last:
                 self.validate()
-            if time.monotonic() - self.saved > 60 * train.checkpoint_minutes or step == train.steps:
+            if due or last:
                 self.save()
 
-    def _check(self, line: dict[str, float]) -> None:
+    def _check(self, line: Mapping[str, float | int]) -> None:
         broken = [name for name, value in line.items() if not np.isfinite(value)]
         if broken:
             raise Pix2NextError(

@@ -1,0 +1,103 @@
+"""Crops: one draw for both pictures, an order that depends on seed and number alone, bad files named and passed over."""
+
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+
+from pix2next.config import DataConfig
+from pix2next.data.augment import From, TrainingCrops, crop_and_flip, jitter
+from pix2next.data.pairs import Pair, find_pairs
+from pix2next.errors import PairError
+
+CONFIG = DataConfig(crop=16, scale=(0.5, 1.0), jitter=0.0)
+
+
+@pytest.fixture
+def pairs(tmp_path: Path) -> list[Pair]:
+    """Five pairs whose NIR is the RGB's green."""
+    rng = np.random.default_rng(0)
+    for index in range(5):
+        rgb = rng.integers(0, 256, (40, 50, 3), dtype=np.uint8)
+        for kind, picture in {"rgb": rgb[..., ::-1], "nir": rgb[..., 1]}.items():
+            (tmp_path / kind).mkdir(exist_ok=True)
+            cv2.imwrite(str(tmp_path / kind / f"{index}.png"), picture)
+    return find_pairs(tmp_path / "rgb", tmp_path / "nir")
+
+
+def test_both_pictures_get_the_same_draw(pairs: list[Pair]) -> None:
+    config = CONFIG.model_copy(update={"rotate": True})
+    for n in range(20):
+        sample = TrainingCrops(pairs, config, seed=1)[n]
+        assert sample["rgb"].shape == (3, 16, 16) and sample["nir"].shape == (1, 16, 16)
+        assert torch.equal(sample["rgb"][1], sample["nir"][0])
+
+
+def test_samples_depend_on_seed_and_number_alone(pairs: list[Pair]) -> None:
+    one, other = TrainingCrops(pairs, CONFIG, seed=1), TrainingCrops(pairs, CONFIG, seed=1)
+    backwards = {n: other[n]["rgb"] for n in reversed(range(12))}
+    assert all(torch.equal(one[n]["rgb"], backwards[n]) for n in range(12))
+    assert not torch.equal(one[0]["rgb"], TrainingCrops(pairs, CONFIG, seed=2)[0]["rgb"])
+    cached = TrainingCrops(pairs, CONFIG.model_copy(update={"cache": True}), seed=1)
+    assert all(torch.equal(cached[n]["rgb"], backwards[n]) for n in range(12))
+
+
+def test_an_epoch_shows_every_pair_once(pairs: list[Pair], monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[str] = []
+
+    def record(pair: Pair) -> tuple[np.ndarray, np.ndarray]:
+        seen.append(pair.name)
+        return np.zeros((20, 20, 3), np.uint8), np.zeros((20, 20), np.uint8)
+
+    monkeypatch.setattr("pix2next.data.augment.load_pair", record)
+    crops = TrainingCrops(pairs, CONFIG, seed=0)
+    for n in range(15):
+        crops[n]
+    epochs = [seen[start : start + 5] for start in (0, 5, 10)]
+    assert all(sorted(epoch) == list("01234") for epoch in epochs)
+    assert len({tuple(epoch) for epoch in epochs}) > 1
+
+
+def test_a_corrupt_file_is_named_once_and_passed_over(pairs: list[Pair], caplog: pytest.LogCaptureFixture) -> None:
+    pairs[2].nir.write_bytes(b"gone")
+    crops = TrainingCrops(pairs, CONFIG, seed=0)
+    for n in range(10):
+        crops[n]
+    assert [record.getMessage() for record in caplog.records if "2.png" in record.getMessage()] != []
+    assert len(caplog.records) == 1
+    for pair in pairs:
+        pair.rgb.write_bytes(b"gone")
+    with pytest.raises(PairError, match="none of the 5 training pairs can be read"):
+        TrainingCrops(pairs, CONFIG, seed=0)[0]
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (5, 300), (16, 16), (33, 17)])
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.float32])
+def test_pictures_smaller_than_the_crop_grow(shape: tuple[int, int], dtype: type) -> None:
+    rgb, nir = crop_and_flip(np.ones((*shape, 3), dtype), np.ones(shape, dtype), CONFIG, np.random.default_rng(0))
+    assert rgb.shape == (16, 16, 3) and nir.shape == (16, 16)
+    assert rgb.dtype == nir.dtype == dtype
+    assert np.all(rgb == 1)
+
+
+def test_windows_have_the_size_that_scale_says() -> None:
+    column = np.broadcast_to(np.arange(200, dtype=np.float32), (200, 200))
+    config = DataConfig(crop=16, scale=(0.25, 0.25), flip=False)
+    _, nir = crop_and_flip(np.zeros((200, 200, 3), np.float32), column, config, np.random.default_rng(0))
+    assert np.diff(nir[0]).mean() == pytest.approx(4)
+
+
+def test_jitter_is_bounded_and_leaves_range() -> None:
+    grey = torch.zeros(3, 8, 8)
+    rng = np.random.default_rng(0)
+    levels = torch.stack([(jitter(grey, 0.2, rng) + 1) / 2 for _ in range(200)])
+    assert levels.min() >= 0.5 * 0.8 * 0.9 and levels.max() <= 0.5 * 1.2 * 1.1
+    assert levels.std() > 0.02
+    assert torch.equal(jitter(grey, 0.0, rng), grey)
+    assert jitter(torch.ones(3, 4, 4), 0.5, rng).max() <= 1
+
+
+def test_the_sampler_starts_where_it_is_told() -> None:
+    assert list(From(6, 10)) == [6, 7, 8, 9] and len(From(6, 10)) == 4
