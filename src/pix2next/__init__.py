@@ -1,8 +1,8 @@
 """RGB pictures to near-infrared ones.
 
-    from pix2next import Translator
+from pix2next import Translator
 
-    nir = Translator.from_pretrained("tiny-outdoor")("photo.jpg")
+nir = Translator.from_pretrained("tiny-outdoor")("photo.jpg")
 """
 
 from importlib import import_module

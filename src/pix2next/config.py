@@ -46,7 +46,7 @@ class FusionConfig(Settings):
     expansion: int = Field(4, gt=0)
     """Width of the GEGLU after attention, as a multiple of the level's."""
     positions: bool = False
-    """Rotary positions on queries and keys. The paper has none; without them attention cannot tell where a feature is."""
+    """Rotary positions on queries and keys; without them, as in the paper, attention cannot tell where a feature is."""
 
     @field_validator("at")
     @classmethod
@@ -84,7 +84,9 @@ class GeneratorConfig(Settings):
         levels = len(self.widths)
         for name in ("encoder_blocks", "decoder_blocks"):
             if len(getattr(self, name)) != levels:
-                raise ValueError(f"{name} has {len(getattr(self, name))} entries, widths has {levels}; give one a level")
+                raise ValueError(
+                    f"{name} has {len(getattr(self, name))} entries, widths has {levels}; give one a level"
+                )
         for fusion in self.fusions:
             level = fusion.at.rpartition(".")[2]
             if level.isdigit() and int(level) >= levels:

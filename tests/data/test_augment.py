@@ -1,4 +1,4 @@
-"""Crops: one draw for both pictures, an order that depends on seed and number alone, bad files named and passed over."""
+"""Crops: one draw for both pictures, an order fixed by seed and number, bad files named and passed over."""
 
 from pathlib import Path
 

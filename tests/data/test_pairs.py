@@ -8,7 +8,15 @@ import numpy as np
 import pytest
 
 from pix2next.config import DataConfig
-from pix2next.data.pairs import check_sizes, configured_pairs, find_pairs, find_split, load_pair, overlap, read_pair_list
+from pix2next.data.pairs import (
+    check_sizes,
+    configured_pairs,
+    find_pairs,
+    find_split,
+    load_pair,
+    overlap,
+    read_pair_list,
+)
 from pix2next.errors import ImageError, PairError
 
 

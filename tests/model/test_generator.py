@@ -25,7 +25,10 @@ def small(*fusions: FusionConfig, **settings: object) -> Generator:
 
 
 def features(size: int = 32) -> dict[int, torch.Tensor]:
-    return {stride: torch.randn(2, width, max(size // stride, 1), max(size // stride, 1)) for stride, width in CHANNELS.items()}
+    return {
+        stride: torch.randn(2, width, max(size // stride, 1), max(size // stride, 1))
+        for stride, width in CHANNELS.items()
+    }
 
 
 @pytest.mark.parametrize("at", ["encoder.0", "encoder.2", "bottleneck", "decoder.0", "decoder.2"])
@@ -46,7 +49,9 @@ def test_self_attention_reads_no_map() -> None:
     assert small(fusion)(torch.randn(1, 3, 16, 16), {}).shape == (1, 1, 16, 16)
 
 
-@pytest.mark.parametrize("settings", [{"norm": "none"}, {"resample_kernel": 1}, {"stem_kernel": 3}, {"decoder_blocks": (0, 1, 1)}])
+@pytest.mark.parametrize(
+    "settings", [{"norm": "none"}, {"resample_kernel": 1}, {"stem_kernel": 3}, {"decoder_blocks": (0, 1, 1)}]
+)
 def test_settings_build_and_run(settings: dict[str, object]) -> None:
     assert small(**settings)(torch.randn(1, 3, 8, 12), {}).shape == (1, 1, 8, 12)
 
@@ -117,7 +122,9 @@ def test_a_pointwise_up_commutes_with_resampling() -> None:
     torch.testing.assert_close(up(x), after)
 
 
-@pytest.mark.parametrize(("preset", "gflop", "millions"), [("tiny", 8, 10), ("small", 70, 20), ("base", 360, 125), ("paper", 1300, 250)])
+@pytest.mark.parametrize(
+    ("preset", "gflop", "millions"), [("tiny", 8, 10), ("small", 70, 20), ("base", 360, 125), ("paper", 1300, 250)]
+)
 def test_presets_cost_what_they_state(preset: str, gflop: float, millions: float) -> None:
     config = load_config(CONFIGS / f"{preset}.yaml", ["model.vfm.weights=none"])
     with torch.device("meta"):

@@ -70,7 +70,9 @@ def test_a_run_writes_what_it_says(data: Path, tmp_path: Path) -> None:
     logged = lines(tmp_path / "run")
     assert [line["step"] for line in logged if "gan" in line] == [2, 3, 4, 6]
     assert [line["step"] for line in logged if "val_psnr" in line] == [3, 6]
-    assert all({"psnr", "ssim"} <= {name.removeprefix("val_") for name in line} for line in logged if "val_psnr" in line)
+    assert all(
+        {"psnr", "ssim"} <= {name.removeprefix("val_") for name in line} for line in logged if "val_psnr" in line
+    )
     assert Config.model_validate_json((tmp_path / "run" / "config.json").read_text()) == config(data)
     assert load_model(tmp_path / "run").multiple == 2
 
@@ -142,9 +144,7 @@ def test_bad_data_stops_a_run_before_it_starts(data: Path, tmp_path: Path) -> No
 
 
 def test_pictures_in_train_and_val_are_refused(data: Path, tmp_path: Path) -> None:
-    shared = config(data).data.model_copy(
-        update={"val_rgb": data / "train" / "rgb", "val_nir": data / "train" / "nir"}
-    )
+    shared = config(data).data.model_copy(update={"val_rgb": data / "train" / "rgb", "val_nir": data / "train" / "nir"})
     with pytest.raises(PairError, match="2 pictures are in both train and val"):
         train(config(data).model_copy(update={"data": shared}), tmp_path / "run")
 

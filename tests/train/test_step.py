@@ -103,7 +103,10 @@ def test_the_rate_warms_up_and_falls_along_a_cosine() -> None:
 def test_each_group_keeps_its_own_full_rate() -> None:
     model = {"vfm": {"name": "timm:resnet18", "weights": "none"}, "generator": {"fusions": [{"at": "bottleneck"}]}}
     config = Config.model_validate(
-        {"model": model, "train": {"learning_rate": 4e-4, "vfm_learning_rate": 1e-4, "discriminator_learning_rate": 2e-4}}
+        {
+            "model": model,
+            "train": {"learning_rate": 4e-4, "vfm_learning_rate": 1e-4, "discriminator_learning_rate": 2e-4},
+        }
     )
     config = config.model_copy(update={"model": config.model.model_copy(update={"generator": small_generator(config)})})
     state = TrainingState.start(config, Accelerator(cpu=True))

@@ -24,20 +24,20 @@ class Pair(NamedTuple):
     nir: Path
 
 
-def find_pairs(rgb: Path, nir: Path, match: str | None = None) -> list[Pair]:
-    """All pairs of two folders (searched through), in the order of their names.
+def find_pairs(rgb: Path, nir: Path, match: str | None = None, *, kind: str = "RGB") -> list[Pair]:
+    """All pairs of two folders (searched through), in the order of their names; `kind` says what the first one holds.
 
     Two pictures pair up when their paths inside the folders are equal but for the suffix; or, given the regular
     expression `match`, when its groups, joined by `/`, find the same in both paths.
 
     Raises:
-        PairError: a folder is missing or empty, a picture has no partner or several; the message counts them and names the
-            first of each kind.
+        PairError: a folder is missing or empty, or a picture has no partner or several; the message counts them and
+            names the first of each kind.
     """
     rgbs, nirs = _by_name(rgb, match), _by_name(nir, match)
     problems = [
-        *_lonely(rgbs, nirs, f"no NIR picture in {nir} for", f"RGB pictures of {rgb}"),
-        *_lonely(nirs, rgbs, f"no RGB picture in {rgb} for", f"NIR pictures of {nir}"),
+        *_lonely(rgbs, nirs, f"no NIR picture in {nir} for", f"{kind} pictures of {rgb}"),
+        *_lonely(nirs, rgbs, f"no {kind} picture in {rgb} for", f"NIR pictures of {nir}"),
     ]
     if problems:
         raise PairError("; ".join(problems))
@@ -50,7 +50,9 @@ def _by_name(folder: Path, match: str | None) -> dict[str, Path]:
     named = [(pair_name(path.relative_to(folder), match), path) for path in find_pictures(folder)]
     unnamed = [path for name, path in named if name is None]
     if unnamed:
-        raise PairError(f"{match!r} finds nothing in the names of {len(unnamed)} of {len(named)} files (first: {unnamed[0]})")
+        raise PairError(
+            f"{match!r} finds nothing in the names of {len(unnamed)} of {len(named)} files (first: {unnamed[0]})"
+        )
     if not named:
         raise PairError(f"no pictures in {folder}")
     counts = Counter(name for name, _ in named)

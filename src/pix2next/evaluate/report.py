@@ -121,7 +121,7 @@ def evaluate_folders(
         ConfigError: `out` is a file, or `name` a baseline's.
     """
     _check_settings(name, out)
-    made = find_pairs(fake, nir)
+    made = find_pairs(fake, nir, kind="made")
     beside = nir.parent / "rgb"
     rgb = rgb or (beside if beside.is_dir() else None)
     _check_made(made)

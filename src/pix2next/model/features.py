@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from importlib.metadata import PackageNotFoundError, files
 from pathlib import Path
 from typing import Any, cast
@@ -24,9 +25,9 @@ VIT_STRIDE = 16
 class Vfm(nn.Module):
     """A backbone behind its own input normalisation: RGB in [-1, 1] to {stride: map}.
 
-    A frozen one gives features without gradient and stays in eval mode whatever `train()` says. A pretrained one that is
-    trained further keeps its batch norms' stored statistics: a few crops are no basis for new ones, and the network then
-    computes the same in training and in use.
+    A frozen one gives features without gradient and stays in eval mode whatever `train()` says. A pretrained one that
+    is trained further keeps its batch norms' stored statistics: a few crops are no basis for new ones, and the network
+    then computes the same in training and in use.
     """
 
     mean: Tensor
@@ -78,9 +79,7 @@ class Vfm(nn.Module):
         return dict(zip(self.channels, maps, strict=True))
 
 
-def build_vfm(
-    name: str, strides: Iterable[int], *, weights: str = "download", frozen: bool = False
-) -> Vfm | None:
+def build_vfm(name: str, strides: Iterable[int], *, weights: str = "download", frozen: bool = False) -> Vfm | None:
     """The VFM `name` with its maps at `strides`, or None for `none` or when no stride is asked for.
 
     Args:
@@ -117,10 +116,9 @@ def _timm_vfm(name: str, strides: list[int], weights: str, frozen: bool) -> Vfm:
     if len(own) == 1 and (patch := next(iter(own))) & (patch - 1):
         zoom, reachable = patch / VIT_STRIDE, {VIT_STRIDE: own[patch]}
     _check_strides(f"timm:{name}", strides, reachable)
-    build: Callable[..., nn.Module] = lambda **more: timm.create_model(
-        name, features_only=True, out_indices=[reachable[stride] for stride in strides], **options, **more
-    )
-    backbone = _with_timm_weights(name, build, weights)
+    indices = [reachable[stride] for stride in strides]
+    build = partial(timm.create_model, name, features_only=True, out_indices=indices, **options)
+    backbone = _with_timm_weights(name, build, weights, outline.state_dict())
     channels = dict(zip(strides, cast(Any, backbone).feature_info.channels(), strict=True))
     cfg = timm.get_pretrained_cfg(name)
     mean, std = (cfg.mean, cfg.std) if cfg else (IMAGENET_MEAN, IMAGENET_STD)
@@ -148,7 +146,7 @@ def _check_any_size(name: str, outline: nn.Module, stride: int) -> None:
         raise ConfigError(f"timm:{name} takes pictures of one size only and cannot be a VFM here") from error
 
 
-def _with_timm_weights(name: str, build: Callable[..., nn.Module], weights: str) -> nn.Module:
+def _with_timm_weights(name: str, build: Callable[..., nn.Module], weights: str, needed: Iterable[str]) -> nn.Module:
     if weights == "none":
         return build()
     if weights != "download":
@@ -157,7 +155,7 @@ def _with_timm_weights(name: str, build: Callable[..., nn.Module], weights: str)
     else:
         overlay = {}
     try:
-        with _nothing_missing():
+        with _nothing_missing(needed):
             return build(pretrained=True, pretrained_cfg_overlay=overlay)
     except Exception as error:  # hub, network and shape errors come in a dozen classes
         cfg = timm.get_pretrained_cfg(name)
@@ -171,15 +169,16 @@ def _with_timm_weights(name: str, build: Callable[..., nn.Module], weights: str)
 
 
 @contextmanager
-def _nothing_missing() -> Iterator[None]:
+def _nothing_missing(needed: Iterable[str]) -> Iterator[None]:
     """Raise where timm, for some families, only logs that tensors were missing; be silent about the classifier's."""
-    logger, missing = logging.getLogger("timm.models._builder"), []
+    logger, missing = logging.getLogger("timm.models._builder"), set[str]()
     level = logger.level
 
     def heed(record: logging.LogRecord) -> bool:
-        if record.getMessage().startswith("Missing keys"):
-            missing.append(record.getMessage())
-        return record.levelno >= logging.WARNING and not record.getMessage().startswith("Unexpected keys")
+        kind, _, names = record.getMessage().partition(" keys (")
+        if kind == "Missing":
+            missing.update(names.partition(")")[0].split(", "))
+        return record.levelno >= logging.WARNING and kind != "Unexpected"
 
     logger.addFilter(heed)
     logger.setLevel(logging.INFO)
@@ -188,8 +187,8 @@ def _nothing_missing() -> Iterator[None]:
     finally:
         logger.setLevel(level)
         logger.removeFilter(heed)
-    if missing:
-        raise ValueError(missing[0])
+    if lacking := sorted(missing & {name.removeprefix("model.") for name in needed}):
+        raise ValueError(f"{lacking[0]} is missing" + (f" (and {len(lacking) - 1} more)" if lacking[1:] else ""))
 
 
 def _in_timm_layout(name: str, state: dict[str, Tensor], source: str) -> dict[str, Tensor]:
@@ -222,7 +221,9 @@ def _internimage_vfm(variant: str, strides: list[int], weights: str, frozen: boo
                 published = internimage(variant)
             backbone = load_internimage(find_weights(weights), head=False, **published.published_options)
             if backbone.channels != published.channels:
-                raise WeightsError(f"{weights} is an InternImage of another size than {variant}: {backbone.channels[0]} wide")
+                raise WeightsError(
+                    f"{weights} is an InternImage of another size than {variant}: {backbone.channels[0]} wide"
+                )
     own = {stride: index for index, stride in enumerate(InternImage.strides)}
     channels = {stride: backbone.channels[own[stride]] for stride in strides}
     picked = _Pick(backbone, [own[stride] for stride in strides])

@@ -1,9 +1,11 @@
 """The generator: RGB and VFM features to NIR, in the order it runs.
 
-Source: Pix2Next (arXiv 2409.16706), sec. 3, with its released code's shape: a stem at full size, levels of residual blocks
-joined by space-to-depth, a bottleneck, the same levels upwards with skips concatenated, a last residual block over the
-decoder's output and the stem's, and one convolution without tanh. Where VFM features enter is a setting. Departures:
-one output channel instead of three equal ones; attention blocks follow the first residual block of their level.
+Source: Pix2Next (arXiv 2409.16706), sec. 3, with its released code's shape: a stem at full size, levels of residual
+blocks joined by space-to-depth, a bottleneck, the same levels upwards with skips concatenated, a last residual block
+over the decoder's output and the stem's, and one convolution without tanh. Where VFM features enter is a setting.
+Departures from the released code: one output channel instead of three that mean the same; one width a level; attention
+blocks come after the first residual block of their level, without convolutions of their own; the last block is of the
+same kind as the others.
 """
 
 from collections.abc import Mapping, Sequence

@@ -87,7 +87,7 @@ class InternImage(nn.Module):
         """
         super().__init__()
         self.channels = [channels * 2**i for i in range(len(depths))]
-        self.published_options = {
+        self.published_options: dict[str, Any] = {
             "groups": tuple(groups),
             "offset_scale": offset_scale,
             "post_norm": post_norm,

@@ -1,6 +1,5 @@
 """The whole network: VFM and generator, to and from one safetensors file that carries its config."""
 
-import json
 from collections.abc import Mapping
 from importlib import resources
 from pathlib import Path
@@ -49,10 +48,8 @@ class Pix2Next(nn.Module, PyTorchModelHubMixin, library_name="pix2next"):
         features = self.vfm(rgb) if self.vfm else {}
         return self.generator(rgb, features)
 
-    def save(
-        self, path: Path, *, card: Mapping[str, str] | None = None, dtype: torch.dtype = torch.float32
-    ) -> None:
-        """Write weights as `dtype`, config and `card` (free text, such as data and its terms) to one safetensors file."""
+    def save(self, path: Path, *, card: Mapping[str, str] | None = None, dtype: torch.dtype = torch.float32) -> None:
+        """Write weights as `dtype`, config and `card` (free text: data, its terms, ...) to one safetensors file."""
         state = {name: _as(tensor, dtype) for name, tensor in self.state_dict().items()}
         metadata = {"format": FORMAT, "config": self.config.model_dump_json(), **(card or {})}
         with atomic_path(path) as temporary:
@@ -74,7 +71,6 @@ class Pix2Next(nn.Module, PyTorchModelHubMixin, library_name="pix2next"):
         except RuntimeError as error:
             raise WeightsError(f"{path}: its tensors do not fit its own config: {_one_line(error)}") from error
         return model.eval()
-
 
     def _save_pretrained(self, save_directory: Path) -> None:
         """For `save_pretrained` and `push_to_hub`: the same file as `save`, under the hub's name."""

@@ -30,8 +30,8 @@ log = logging.getLogger(__name__)
 def train(config: Config, out: Path, *, resume: bool = False) -> Path:
     """Train a network; returns the file of its best weights, `out/best.safetensors`.
 
-    `out` also gets `config.json`, `log.jsonl`, `samples/STEP.png` at every validation, `last.safetensors` and `state.pt`
-    every `train.checkpoint_minutes`. With `resume` the run in `out` goes on, with the settings given now.
+    `out` also gets `config.json`, `log.jsonl`, `samples/STEP.png` at every validation, and `last.safetensors` and
+    `state.pt` every `train.checkpoint_minutes`. With `resume` the run in `out` goes on, with the settings given now.
 
     Raises:
         ConfigError: `out` holds a run and `resume` is not asked for.
@@ -103,9 +103,9 @@ class Validation:
     def __call__(self, model: Pix2Next) -> tuple[dict[str, float], list[list[np.ndarray]]]:
         """Mean PSNR, SSIM (and LPIPS where the best is chosen by it), and rows of RGB, fake and truth."""
         translator = Translator(model)
-        scores: dict[str, list[float]] = {"psnr": [], "ssim": []} | ({"lpips": []} if self.lpips else {})
+        scores: dict[str, list[float]] = {"psnr": [], "ssim": [], **({"lpips": []} if self.lpips else {})}
         every = max(1, len(self.pairs) // SHEET_ROWS)
-        rows = []
+        rows: list[list[np.ndarray]] = []
         for index, pair in enumerate(self.pairs):
             rgb, nir = (_as_bytes(picture) for picture in load_pair(pair))
             fake = translator(rgb)

@@ -51,7 +51,8 @@ class TrainingState:
         judge = PerceptualFeatures(config.loss.perceptual_network) if config.loss.perceptual else None
         ema = copy.deepcopy(model).eval().requires_grad_(False)
         if config.train.channels_last:
-            model, critic, ema = (net.to(memory_format=torch.channels_last) for net in (model, critic, ema))
+            for network in (model, critic, ema):
+                network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         optim_g, optim_d = _optimizers(model, critic, config.train)
         prepared = accelerator.prepare(model, critic, optim_g, optim_d)
         judge = judge.to(accelerator.device) if judge else None
@@ -77,7 +78,10 @@ def learning_rate(step: int, train: TrainConfig) -> float:
 
 
 def update(
-    state: TrainingState, rgb: Float[Tensor, "b 3 h w"], nir: Float[Tensor, "b 1 h w"], config: Config,
+    state: TrainingState,
+    rgb: Float[Tensor, "b 3 h w"],
+    nir: Float[Tensor, "b 1 h w"],
+    config: Config,
     accelerator: Accelerator,
 ) -> dict[str, Tensor]:
     """One step of G and one of D on a batch in [-1, 1]; the loss terms by name (unweighted), detached.
@@ -92,7 +96,7 @@ def update(
 
     # G: look like the truth, and to D like the truth does.
     fake = state.model(rgb)
-    parts = {name: term for name, term in direct_terms(state.judge, fake, nir, weights).items()}
+    parts = direct_terms(state.judge, fake, nir, weights)
     if adversarial:
         real = state.critic(rgb, nir)
         with frozen(state.critic):
