@@ -52,7 +52,9 @@ def test_a_saved_file_alone_is_enough(model: Pix2Next, tmp_path: Path) -> None:
 def test_half_precision_files_load_as_float32(model: Pix2Next, tmp_path: Path) -> None:
     path = tmp_path / "model.safetensors"
     model.save(path, dtype=torch.float16)
-    assert {tensor.dtype for tensor in load_file(path).values()} == {torch.float16, torch.int64}
+    kinds = {name: tensor.dtype for name, tensor in load_file(path).items()}
+    assert kinds["generator.head.weight"] == torch.float16
+    assert kinds["vfm.backbone.bn1.running_var"] == torch.float32
     again = load_model(path)
     assert {parameter.dtype for parameter in again.parameters()} == {torch.float32}
     torch.testing.assert_close(again(RGB), model(RGB), atol=0.05, rtol=0)

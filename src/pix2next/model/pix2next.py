@@ -49,8 +49,12 @@ class Pix2Next(nn.Module, PyTorchModelHubMixin, library_name="pix2next"):
         return self.generator(rgb, features)
 
     def save(self, path: Path, *, card: Mapping[str, str] | None = None, dtype: torch.dtype = torch.float32) -> None:
-        """Write weights as `dtype`, config and `card` (free text: data, its terms, ...) to one safetensors file."""
-        state = {name: _as(tensor, dtype) for name, tensor in self.state_dict().items()}
+        """Write parameters as `dtype`, config and `card` (free text: data, its terms, ...) to one safetensors file.
+
+        Buffers keep their type: a batch norm's statistics can leave the range of float16.
+        """
+        parameters = {name for name, _ in self.named_parameters()}
+        state = {name: _as(it, dtype if name in parameters else it.dtype) for name, it in self.state_dict().items()}
         metadata = {"format": FORMAT, "config": self.config.model_dump_json(), **(card or {})}
         with atomic_path(path) as temporary:
             save_file(state, temporary, metadata=metadata)
@@ -65,9 +69,8 @@ class Pix2Next(nn.Module, PyTorchModelHubMixin, library_name="pix2next"):
         config = _read_config(path)
         bare = config.model_copy(update={"vfm": config.vfm.model_copy(update={"weights": "none"})})
         model = cls(bare)
-        state = {name: _as(tensor, torch.float32) for name, tensor in read_weights(path).items()}
         try:
-            model.load_state_dict(state)
+            model.load_state_dict(read_weights(path))
         except RuntimeError as error:
             raise WeightsError(f"{path}: its tensors do not fit its own config: {_one_line(error)}") from error
         return model.eval()
@@ -88,7 +91,7 @@ class Pix2Next(nn.Module, PyTorchModelHubMixin, library_name="pix2next"):
 
 
 def _as(tensor: Tensor, dtype: torch.dtype) -> Tensor:
-    return tensor.detach().to(dtype if tensor.is_floating_point() else tensor.dtype).contiguous()
+    return tensor.detach().to(dtype).contiguous()
 
 
 def _read_config(path: Path) -> ModelConfig:
