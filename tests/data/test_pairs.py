@@ -16,6 +16,7 @@ from pix2next.data.pairs import (
     load_pair,
     overlap,
     read_pair_list,
+    readable,
 )
 from pix2next.errors import ImageError, PairError
 
@@ -108,15 +109,20 @@ def test_pairs_of_different_sizes_are_named(tmp_path: Path) -> None:
     assert [picture.shape for picture in load_pair(pairs[0])] == [(6, 8, 3), (6, 8)]
     with pytest.raises(PairError, match=r"b\.png differ in size: 8 x 6 and 9 x 6"):
         load_pair(pairs[1])
-    with pytest.raises(PairError, match="1 pairs differ in size"):
+    with pytest.raises(PairError, match="1 of 2 pairs differ in size"):
         check_sizes(pairs)
 
 
-def test_a_file_that_is_no_picture_is_named(tmp_path: Path) -> None:
-    rgb, nir = put(tmp_path / "rgb", ["a.png"]), put(tmp_path / "nir", ["a.png"])
+def test_a_file_that_is_no_picture_is_named(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    rgb, nir = put(tmp_path / "rgb", ["a.png", "b.png"]), put(tmp_path / "nir", ["a.png", "b.png"])
     (nir / "a.png").write_text("not a picture")
+    pairs = find_pairs(rgb, nir)
     with pytest.raises(ImageError, match=r"nir/a\.png"):
-        load_pair(find_pairs(rgb, nir)[0])
+        check_sizes(pairs)
+    assert readable(pairs) == pairs[1:]
+    assert ["nir/a.png" in record.getMessage() for record in caplog.records] == [True]
+    with pytest.raises(PairError, match="none of the 1 pairs can be read"):
+        readable(pairs[:1])
 
 
 def test_pictures_in_both_splits_are_found(tmp_path: Path) -> None:

@@ -51,7 +51,7 @@ class TrainingCrops(Dataset[dict[str, Tensor]]):
                 pair = load_pair(self.pairs[index])
             except (ImageError, PairError) as error:
                 self._bad.add(index)
-                log.warning("left out of training: %s", error)
+                log.warning("left out: %s", error)
                 continue
             if self.config.cache:
                 self._kept[index] = pair

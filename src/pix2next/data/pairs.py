@@ -1,19 +1,24 @@
 """Registered RGB-NIR pairs on disk: found, matched by name, checked, loaded."""
 
 import csv
+import logging
 import re
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
 from pix2next.config import DataConfig
-from pix2next.errors import PairError
+from pix2next.errors import ImageError, PairError
 from pix2next.images import find_pictures, read_nir, read_rgb
 
-SPLITS = ("train", "val", "test")
+NAMED = 50
+"""So many mismatched pictures are named in a message; the rest are counted."""
+
+log = logging.getLogger(__name__)
 
 
 class Pair(NamedTuple):
@@ -83,7 +88,8 @@ def pair_name(path: Path, match: str | None) -> str | None:
 
 def _lonely(these: dict[str, Path], those: dict[str, Path], what: str, of: str) -> list[str]:
     names = sorted(these.keys() - those.keys())
-    shown = ", ".join(these[name].name for name in names[:5]) + (", ..." if len(names) > 5 else "")
+    more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
+    shown = ", ".join(these[name].name for name in names[:NAMED]) + more
     return [f"{what} {len(names)} of {len(these)} {of} ({shown})"] if names else []
 
 
@@ -154,22 +160,47 @@ def load_pair(pair: Pair) -> tuple[np.ndarray, np.ndarray]:
     return rgb, nir
 
 
-def check_sizes(pairs: Iterable[Pair]) -> None:
+def check_sizes(pairs: Sequence[Pair]) -> None:
     """Decode every pair once.
 
     Raises:
         PairError: the sizes of pairs differ; the message counts them and names the first.
+        ImageError: a file cannot be read.
     """
-    problems = [problem for pair in pairs if (problem := _problem(pair))]
-    if problems:
-        raise PairError(f"{len(problems)} pairs differ in size (first: {problems[0]})")
+    if unreadable := _check(pairs):
+        raise next(iter(unreadable.values()))
 
 
-def _problem(pair: Pair) -> str | None:
+def readable(pairs: Sequence[Pair]) -> list[Pair]:
+    """Decode every pair once; those with a file that cannot be read are named in the log and left out.
+
+    Raises:
+        PairError: the sizes of pairs differ, or none is left.
+    """
+    unreadable = _check(pairs)
+    for error in unreadable.values():
+        log.warning("left out: %s", error)
+    left = [pair for pair in pairs if pair not in unreadable]
+    if not left:
+        raise PairError(f"none of the {len(pairs)} pairs can be read (first: {pairs[0].rgb})")
+    return left
+
+
+def _check(pairs: Sequence[Pair]) -> dict[Pair, ImageError]:
+    """The pairs that cannot be read, and why."""
+    with ThreadPoolExecutor() as pool:
+        found = dict(zip(pairs, pool.map(_problem, pairs), strict=True))
+    mispaired = [problem for problem in found.values() if isinstance(problem, PairError)]
+    if mispaired:
+        raise PairError(f"{len(mispaired)} of {len(pairs)} pairs differ in size (first: {mispaired[0]})")
+    return {pair: problem for pair, problem in found.items() if isinstance(problem, ImageError)}
+
+
+def _problem(pair: Pair) -> ImageError | PairError | None:
     try:
         load_pair(pair)
-    except PairError as error:
-        return str(error)
+    except (ImageError, PairError) as error:
+        return error
     return None
 
 

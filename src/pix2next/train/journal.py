@@ -11,7 +11,7 @@ import torch
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from torch import Tensor
 
-from pix2next.images import atomic_path
+from pix2next.images import atomic_path, full_scale
 
 SHEET_HEIGHT = 192
 SHEET_ROWS = 6
@@ -65,7 +65,7 @@ class Journal:
 
 
 def write_sheet(path: Path, rows: Sequence[Sequence[np.ndarray]]) -> None:
-    """Pictures side by side, a row each, all of one height; uint8 grey or RGB."""
+    """Pictures side by side, a row each, all of one height; grey or RGB of any depth."""
     fitted = [np.hstack([_fit(picture) for picture in row]) for row in rows]
     width = max(row.shape[1] for row in fitted)
     padded = [np.pad(row, ((0, 4), (0, width - row.shape[1]), (0, 0)), constant_values=255) for row in fitted]
@@ -74,7 +74,8 @@ def write_sheet(path: Path, rows: Sequence[Sequence[np.ndarray]]) -> None:
 
 
 def _fit(picture: np.ndarray) -> np.ndarray:
-    colour = picture if picture.ndim == 3 else np.repeat(picture[..., None], 3, axis=2)
+    eight_bit = np.rint(picture / full_scale(picture.dtype) * 255).astype(np.uint8)
+    colour = eight_bit if picture.ndim == 3 else np.repeat(eight_bit[..., None], 3, axis=2)
     width = max(1, round(colour.shape[1] * SHEET_HEIGHT / colour.shape[0]))
     fitted = cv2.resize(colour, (width, SHEET_HEIGHT), interpolation=cv2.INTER_AREA)
     return np.pad(fitted, ((0, 0), (0, 4), (0, 0)), constant_values=255)

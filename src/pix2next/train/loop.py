@@ -1,8 +1,8 @@
 """A training run, in the order it happens: data, state, steps, validation, saving."""
 
-import logging
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import fmean
 
@@ -14,17 +14,15 @@ from torch.utils.data import DataLoader
 
 from pix2next.config import Config
 from pix2next.data.augment import From, TrainingCrops
-from pix2next.data.pairs import Pair, check_sizes, configured_pairs, load_pair, overlap
+from pix2next.data.pairs import Pair, configured_pairs, load_pair, overlap, readable
 from pix2next.errors import ConfigError, PairError, Pix2NextError
 from pix2next.evaluate.metrics import LPIPS, psnr, ssim
-from pix2next.images import atomic_path, from_model_range, to_model_range
+from pix2next.images import atomic_path
 from pix2next.model.pix2next import Pix2Next
 from pix2next.train.checkpoint import STATE, load_state, save_state
 from pix2next.train.journal import SHEET_ROWS, Journal, write_sheet
 from pix2next.train.step import TrainingState, update
 from pix2next.translate import Translator
-
-log = logging.getLogger(__name__)
 
 
 def train(config: Config, out: Path, *, resume: bool = False) -> Path:
@@ -50,16 +48,15 @@ def train(config: Config, out: Path, *, resume: bool = False) -> Path:
 
 
 def checked_pairs(config: Config) -> tuple[list[Pair], list[Pair]]:
-    """Training and validation pairs: whole, equal in size, and with no file in both.
+    """Training and validation pairs, none in both; those that cannot be read are named in the log and left out.
 
     Raises:
-        PairError: they are not.
+        PairError: pictures without a partner or of another size than their partner, or pictures in both.
     """
     pairs, val = configured_pairs(config.data, "train"), configured_pairs(config.data, "val")
     if shared := overlap(pairs, val):
         raise PairError(f"{len(shared)} pictures are in both train and val (first: {shared[0]})")
-    check_sizes([*pairs, *val])
-    return pairs, val
+    return readable(pairs), readable(val)
 
 
 def _claim(out: Path, resume: bool) -> None:
@@ -102,18 +99,18 @@ class Validation:
 
     def __call__(self, model: Pix2Next) -> tuple[dict[str, float], list[list[np.ndarray]]]:
         """Mean PSNR, SSIM (and LPIPS where the best is chosen by it), and rows of RGB, fake and truth."""
-        translator = Translator(model)
+        translator = Translator(model, device=str(next(model.parameters()).device))
         scores: dict[str, list[float]] = {"psnr": [], "ssim": [], **({"lpips": []} if self.lpips else {})}
-        every = max(1, len(self.pairs) // SHEET_ROWS)
+        shown = range(0, len(self.pairs), max(1, len(self.pairs) // SHEET_ROWS))[:SHEET_ROWS]
         rows: list[list[np.ndarray]] = []
         for index, pair in enumerate(self.pairs):
-            rgb, nir = (_as_bytes(picture) for picture in load_pair(pair))
+            rgb, nir = load_pair(pair)
             fake = translator(rgb)
             scores["psnr"].append(psnr(fake, nir))
             scores["ssim"].append(ssim(fake, nir))
             if self.lpips:
                 scores["lpips"].append(self.lpips(fake, nir))
-            if index % every == 0 and len(rows) < SHEET_ROWS:
+            if index in shown:
                 rows.append([rgb, fake, nir])
         return {name: fmean(values) for name, values in scores.items()}, rows
 
@@ -124,34 +121,20 @@ class Validation:
         return score < best if self.choose_by == "lpips" else score > best
 
 
-def _as_bytes(picture: np.ndarray) -> np.ndarray:
-    if picture.dtype == np.uint8:
-        return picture
-    planes = to_model_range(picture)
-    return np.stack([from_model_range(plane, np.dtype(np.uint8)) for plane in planes], axis=-1).squeeze()
-
-
+@dataclass
 class Run:
     """What one run holds in hand, and what it does between steps."""
 
-    def __init__(
-        self,
-        config: Config,
-        out: Path,
-        accelerator: Accelerator,
-        state: TrainingState,
-        journal: Journal,
-        validation: Validation,
-        best: float | None,
-    ) -> None:
-        self.config = config
-        self.out = out
-        self.accelerator = accelerator
-        self.state = state
-        self.journal = journal
-        self.validation = validation
-        self.best = best
-        self.saved = time.monotonic()
+    config: Config
+    out: Path
+    accelerator: Accelerator
+    state: TrainingState
+    journal: Journal
+    validation: Validation
+    best: float | None
+    """The best validation score so far."""
+    saved: float = field(default_factory=time.monotonic)
+    """When the last checkpoint was written."""
 
     def steps(self, batches: Iterator[tuple[float, dict[str, Tensor]]]) -> None:
         """Update on every batch; log, validate and save when it is time, and at the end."""
