@@ -34,7 +34,7 @@ def network(tmp_path_factory):
     """A checkpoint of a network that takes milliseconds."""
     torch.manual_seed(0)
     generator = GeneratorConfig(
-        widths=(8, 8), encoder_blocks=(1, 1), bottleneck_blocks=1, decoder_blocks=(1, 1), norm="none"
+        widths=(8, 8), encoder_blocks=(1, 1), bottleneck_blocks=1, decoder_blocks=(1, 1), norm="none", fusions=()
     )
     model = Pix2Next(ModelConfig(vfm=VfmConfig(name="none"), generator=generator))
     path = tmp_path_factory.mktemp("network") / "noise.safetensors"

@@ -49,20 +49,34 @@ def test_overrides_are_yaml_and_win(tmp_path: Path) -> None:
         ("[1, 2]", [], "expected a mapping of settings, found list"),
         ("train: {steps: [}", [], "not valid YAML"),
         ("base: nowhere.yaml", [], "cannot read config .*nowhere.yaml"),
-        ("model: {generator: {widths: [8, 8]}}", [], "encoder_blocks has 4 entries, widths has 2"),
+        ("base: run.yaml", [], "names itself as its base"),
+        ("model: {generator: {widths: [8, 8], fusions: []}}", [], "encoder_blocks has 4 entries, widths has 2"),
         ("model: {generator: {fusions: [{at: middle}]}}", [], "'middle' is no site"),
         ("model: {generator: {fusions: [{at: encoder.4}]}}", [], "levels are 0 to 3"),
         ("model: {generator: {fusions: [{at: bottleneck, how: self}]}}", [], "self reads no VFM map"),
         ("model: {generator: {fusions: [{at: bottleneck, reads: []}]}}", [], "needs at least one stride"),
         ("model: {vfm: {name: none}, generator: {fusions: [{at: bottleneck}]}}", [], "vfm.name is none, but"),
-        ("data: {scale: [0.9, 0.5]}", [], "scale"),
-        ("data: {scale: [0, 1]}", [], "scale"),
+        (
+            "model: {generator: {fusions: [{at: bottleneck, positions: true, head_width: 6}]}}",
+            [],
+            "head_width that 4 divides, not 6$",
+        ),
+        ("data: {scale: [0.9, 0.5]}", [], r"data\.scale: .*the smaller one first, got \[0\.9, 0\.5\]"),
+        ("data: {scale: [0, 1]}", [], r"data\.scale: .*above 0"),
+        ("train: {vfm_learning_rate: 0}", [], r"train\.vfm_learning_rate: .*greater than 0"),
+        ("loss: {gan: 0, ssim: 0, feature_matching: 0}", [], r"run\.yaml: loss: no term has a weight above 0"),
+        ("loss: {ssim: 0}\ntrain: {discriminator_starts: 9}", [], "no term has a weight above 0 at the first step"),
     ],
 )
 def test_wrong_settings_are_refused_by_name(tmp_path: Path, text: str, overrides: list[str], said: str) -> None:
     path = write(tmp_path, text)
     with pytest.raises(ConfigError, match=said):
         load_config(path, overrides)
+
+
+def test_a_missing_config_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"absent\.yaml"):
+        load_config(tmp_path / "absent.yaml")
 
 
 def test_settings_are_frozen() -> None:

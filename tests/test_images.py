@@ -1,6 +1,7 @@
 """Pixels: what is read and what is refused, the range, any size, tiles, and files that appear whole or not at all."""
 
 import itertools
+import errno
 import os
 import struct
 import zlib
@@ -582,6 +583,12 @@ def test_a_file_appears_whole_or_not_at_all(tmp_path, failure):
         fail()
     assert path.read_text() == "first"
     assert os.listdir(path.parent) == ["a.txt"]
+
+
+def test_a_write_that_fails_names_its_file(tmp_path):
+    with pytest.raises(OSError, match="No space left") as failed, atomic_path(tmp_path / "a.txt"):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    assert failed.value.filename == str(tmp_path / "a.txt")
 
 
 def test_find_pictures(tmp_path):

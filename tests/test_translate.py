@@ -268,7 +268,7 @@ def test_a_broken_network_is_told_apart_from_a_broken_picture():
         Translator(model, device="cpu")(noise(5, 5, 3))
 
 
-@pytest.mark.parametrize("name", ["cdua", "cuda:99", "meta:x"])
+@pytest.mark.parametrize("name", ["cdua", "cuda:99", "meta:x", "meta"])
 def test_devices_that_are_not_there(name):
     with pytest.raises(ConfigError, match=f"device '{name}' cannot be used here"):
         pick_device(name)

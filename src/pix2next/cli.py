@@ -38,9 +38,8 @@ class Verbs(TyperGroup):
             messages.print(f"error: {error}", markup=False)
             raise typer.Exit(2) from None
         except OSError as error:
-            if error.filename is None:
-                raise
-            messages.print(f"error: {error.filename}: {error.strerror}", markup=False)
+            where = f"{error.filename}: " if error.filename is not None else ""
+            messages.print(f"error: {where}{error.strerror or error}", markup=False)
             raise typer.Exit(2) from None
         except KeyboardInterrupt:
             messages.print("interrupted", markup=False)

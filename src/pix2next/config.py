@@ -29,8 +29,12 @@ class VfmConfig(Settings):
     name: str = "internimage:b"
     """`timm:NAME`, `internimage:t|s|b|l|xl` or `none`."""
     weights: str = "download"
-    """`download`, `none`, a file, or `pip:PACKAGE` for a package that carries one `.pth` or `.safetensors`."""
+    """`download`, `none`, a file, or `pip:PACKAGE` for a package that carries one `.pth` or `.safetensors`.
+
+    InternImage has no download: get its file by hand and name it here.
+    """
     frozen: bool = False
+    """Keep the VFM as it is; otherwise it is trained along with the generator."""
 
 
 class FusionConfig(Settings):
@@ -39,6 +43,7 @@ class FusionConfig(Settings):
     at: str
     """`encoder.LEVEL`, `bottleneck` or `decoder.LEVEL`; level i works at stride 2^i."""
     how: How = "cross"
+    """Attention to VFM maps, to itself and then to them, to itself alone; or concatenation without attention."""
     reads: tuple[int, ...] = (32,)
     """Strides of the VFM maps that are read."""
     heads: int = Field(4, gt=0)
@@ -46,7 +51,10 @@ class FusionConfig(Settings):
     expansion: int = Field(4, gt=0)
     """Width of the GEGLU after attention, as a multiple of the level's."""
     positions: bool = False
-    """Rotary positions on queries and keys; without them, as in the paper, attention cannot tell where a feature is."""
+    """Rotary positions on queries and keys; without them, as in the paper, attention cannot tell where a feature is.
+
+    They need a `head_width` that 4 divides.
+    """
 
     @field_validator("at")
     @classmethod
@@ -61,6 +69,8 @@ class FusionConfig(Settings):
             raise ValueError("how: self reads no VFM map; set reads: []")
         if self.how != "self" and not self.reads:
             raise ValueError(f"how: {self.how} needs at least one stride in reads")
+        if self.positions and self.head_width % 4:
+            raise ValueError(f"positions need a head_width that 4 divides, not {self.head_width}")
         return self
 
 
@@ -69,15 +79,22 @@ class GeneratorConfig(Settings):
 
     stem_kernel: int = Field(1, ge=1)
     widths: tuple[int, ...] = (128, 256, 512, 512)
-    encoder_blocks: tuple[int, ...] = (3, 3, 3, 3)
+    encoder_blocks: tuple[int, ...] = (3, 3, 3, 2)
     """Residual blocks of every level, finest first; a decoder level with none takes no skip either."""
-    bottleneck_blocks: int = Field(9, ge=1)
-    decoder_blocks: tuple[int, ...] = (3, 3, 3, 3)
+    bottleneck_blocks: int = Field(8, ge=1)
+    decoder_blocks: tuple[int, ...] = (3, 3, 3, 2)
     norm: Literal["group", "none"] = "group"
+    """Before every convolution of a residual block; attention blocks have group norms either way."""
     norm_groups: int = Field(32, gt=0)
     resample_kernel: Literal[1, 3] = 3
     """3: as released (3x3 convolutions around resampling). 1: pointwise ones, a ninth of the cost."""
-    fusions: tuple[FusionConfig, ...] = ()
+    fusions: tuple[FusionConfig, ...] = (
+        FusionConfig(at="encoder.3"),
+        FusionConfig(at="bottleneck"),
+        FusionConfig(at="decoder.3"),
+    )
+    """Where VFM features enter. The paper names encoder, bottleneck and decoder; the level is the released code's."""
+    """None by default, and then no VFM is built either; the paper's are in `configs/paper.yaml`."""
 
     @model_validator(mode="after")
     def _one_entry_per_level(self) -> "GeneratorConfig":
@@ -123,15 +140,16 @@ class DataConfig(Settings):
     """A regular expression whose groups, joined, name a pair; without it the stem does."""
     crop: int = Field(256, gt=0)
     scale: tuple[float, float] = (0.5, 1.0)
-    """Side of the crop window relative to `crop / scale`: 0.5 means a window twice as large, shrunk to `crop`."""
+    """The window's side is `crop` / s, with s drawn from here: 0.5 is a window twice as large, shrunk to `crop`."""
     flip: bool = True
     rotate: bool = False
     """Quarter turns too, for pictures from above."""
     jitter: float = Field(0.1, ge=0, le=1)
-    """Photometric jitter of the RGB alone: exposure, contrast and white balance, each within this share."""
+    """Photometric jitter of the RGB alone: exposure and contrast within this share, white balance within half of it."""
     workers: int = Field(2, ge=0)
+    """Processes that read and crop; 0 does it between the steps."""
     cache: bool = False
-    """Keep decoded pictures in memory."""
+    """Keep decoded pictures in memory, each worker those that it has read."""
 
     @field_validator("scale")
     @classmethod
@@ -142,16 +160,21 @@ class DataConfig(Settings):
 
 
 class DiscriminatorConfig(Settings):
-    """Three PatchGANs on (RGB, NIR) at full, half and quarter scale."""
+    """PatchGANs on (RGB, NIR), three by default: at full, half and quarter scale."""
 
     width: int = Field(64, gt=0)
+    """Channels of the first layer; each layer has twice as many as the one before, up to 512."""
     layers: int = Field(3, ge=1)
+    """Halvings before the logits; more of them judge larger patches."""
     scales: int = Field(3, ge=1)
     norm: Literal["batch", "instance", "spectral", "none"] = "batch"
 
 
 class LossConfig(Settings):
-    """Kind of GAN and the weight of every term; zero leaves a term out. The defaults are the paper's three terms."""
+    """Kind of GAN and the weight of every term; zero takes a term out of the sum.
+
+    The defaults are the paper's three terms with the released code's weights.
+    """
 
     gan_kind: Literal["lsgan", "hinge"] = "lsgan"
     gan: float = Field(1.0, ge=0)
@@ -159,6 +182,7 @@ class LossConfig(Settings):
     feature_matching: float = Field(5.0, ge=0)
     l1: float = Field(0.0, ge=0)
     perceptual: float = Field(0.0, ge=0)
+    """Distance between the activations of `perceptual_network` on G's output and on the true NIR."""
     perceptual_network: Literal["alexnet", "vgg16", "vgg19"] = "vgg19"
 
 
@@ -169,7 +193,7 @@ class TrainConfig(Settings):
     batch_size: int = Field(3, gt=0)
     seed: int = 0
     learning_rate: float = Field(1e-4, gt=0)
-    vfm_learning_rate: float | None = None
+    vfm_learning_rate: float | None = Field(None, gt=0)
     """Rate of the VFM's own parameters; the generator's if not given."""
     discriminator_learning_rate: float = Field(1e-4, gt=0)
     betas: tuple[float, float] = (0.5, 0.999)
@@ -179,6 +203,7 @@ class TrainConfig(Settings):
     discriminator_starts: int = Field(0, ge=0)
     """Steps of the other losses alone before the GAN terms begin."""
     ema: float = Field(0.999, ge=0, lt=1)
+    """Decay of the moving average of G's weights, which is what is validated and kept; 0 averages nothing."""
     mixed_precision: Literal["no", "bf16", "fp16"] = "no"
     channels_last: bool = True
     checkpoint_minutes: float = Field(10.0, gt=0)
@@ -196,6 +221,14 @@ class Config(Settings):
     discriminator: DiscriminatorConfig = DiscriminatorConfig()
     loss: LossConfig = LossConfig()
     train: TrainConfig = TrainConfig()
+
+    @model_validator(mode="after")
+    def _a_loss_from_the_first_step(self) -> "Config":
+        loss = self.loss
+        direct, adversarial = loss.ssim or loss.l1 or loss.perceptual, loss.gan or loss.feature_matching
+        if not direct and (not adversarial or self.train.discriminator_starts):
+            raise ValueError("loss: no term has a weight above 0 at the first step; give ssim, l1 or perceptual one")
+        return self
 
 
 def load_config(path: Path, overrides: Sequence[str] = ()) -> Config:
@@ -218,7 +251,9 @@ def load_config(path: Path, overrides: Sequence[str] = ()) -> Config:
         raise ConfigError(f"{path}: {_first_problem(error)}") from None
 
 
-def _read(path: Path) -> dict[str, Any]:
+def _read(path: Path, above: tuple[Path, ...] = ()) -> dict[str, Any]:
+    if path.resolve() in above:
+        raise ConfigError(f"{path} names itself as its base")
     try:
         settings = _parse(path.read_text(encoding="utf-8"), str(path))
     except (OSError, UnicodeDecodeError) as error:
@@ -227,7 +262,7 @@ def _read(path: Path) -> dict[str, Any]:
     if not isinstance(settings, dict):
         raise ConfigError(f"{path}: expected a mapping of settings, found {type(settings).__name__}")
     base = settings.pop("base", None)
-    return _merge(_read(path.parent / base), settings) if base else settings
+    return _merge(_read(path.parent / base, (*above, path.resolve())), settings) if base else settings
 
 
 def _parse(text: str, where: str) -> Any:
@@ -260,7 +295,8 @@ def _first_problem(error: ValidationError) -> str:
     problem = next((it for it in problems if it["type"] == "extra_forbidden"), problems[0])
     name = ".".join(str(part) for part in problem["loc"])
     if problem["type"] != "extra_forbidden":
-        return f"{name}: {problem['msg'].removeprefix('Value error, ')}, got {problem['input']!r}"
+        came = "" if isinstance(problem["input"], dict) else f", got {problem['input']!r}"
+        return f"{name}: {problem['msg'].removeprefix('Value error, ')}{came}".removeprefix(": ")
     group: Any = Config
     for part in problem["loc"][:-1]:
         group = _inner(group, part)

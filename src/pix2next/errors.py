@@ -19,3 +19,8 @@ class PairError(Pix2NextError):
 
 class WeightsError(Pix2NextError):
     """A checkpoint is missing, unreadable or made for another network."""
+
+
+def one_line(error: BaseException) -> str:
+    """What another library's error says, to stand in a sentence of ours: no line breaks, at most 200 characters."""
+    return " ".join(str(error).split())[:200] or type(error).__name__

@@ -179,6 +179,29 @@ def test_refused_before_anything_is_written(here, translator, inputs, out, words
     assert {name: Path(name).read_bytes() for name in tree(here)} == before
 
 
+def test_links_that_lead_to_themselves_are_reported_or_refused(here, translator):
+    picture("in/a.png")
+    os.symlink("loop.png", "in/loop.png")
+    result = translate_pictures(["in"], Path("out"), translator)
+    assert (result.done, [path for path, _ in result.failed]) == (1, [str(Path("in/loop.png"))])
+    assert translate_pictures(["in/loop.png"], Path("out"), translator).failed[0][1].startswith("in/loop.png: Too many")
+    result = translate_pictures(["in/a.png"], Path("in/loop.png/nir"), translator)
+    assert "cannot write" in result.failed[0][1]
+
+
+def test_a_recursive_glob_goes_through_each_folder_once(here, translator):
+    picture("in/deep/a.png")
+    os.symlink("..", "in/deep/up")
+    assert translate_pictures(["in/**/*.png"], Path("out"), translator) == BulkResult(1, [])
+    assert tree("out") == ["deep/a.png"]
+
+
+def test_a_name_that_no_file_can_have_costs_that_input_only(here, translator):
+    picture("a.png")
+    result = translate_pictures(["n" * 300 + ".png", "a.png"], Path("out"), translator)
+    assert (result.done, len(result.failed)) == (1, 1)
+
+
 def test_an_interrupt_leaves_whole_files_only(here, monkeypatch):
     for number in range(3):
         picture(f"in/{number}.png")

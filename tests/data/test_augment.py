@@ -65,8 +65,7 @@ def test_a_corrupt_file_is_named_once_and_passed_over(pairs: list[Pair], caplog:
     crops = TrainingCrops(pairs, CONFIG, seed=0)
     for n in range(10):
         crops[n]
-    assert [record.getMessage() for record in caplog.records if "2.png" in record.getMessage()] != []
-    assert len(caplog.records) == 1
+    assert ["2.png" in record.getMessage() for record in caplog.records] == [True]
     for pair in pairs:
         pair.rgb.write_bytes(b"gone")
     with pytest.raises(PairError, match="none of the 5 training pairs can be read"):

@@ -48,7 +48,7 @@ def test_an_expression_finds_what_names_share(tmp_path: Path) -> None:
     rgb = put(tmp_path / "rgb", ["s1_0017_rgb.png", "s2_0017_rgb.png"])
     nir = put(tmp_path / "nir", ["s1-0017-nir.png", "s2-0017-nir.png"])
     assert [pair.name for pair in find_pairs(rgb, nir, r"(s\d).(\d+)")] == ["s1/0017", "s2/0017"]
-    with pytest.raises(PairError, match="2 names stand for several|1 names stand for several"):
+    with pytest.raises(PairError, match="1 names stand for several"):
         find_pairs(rgb, nir, r"_?-?(0017)")
     with pytest.raises(PairError, match="no group"):
         find_pairs(rgb, nir, r"s\d")
@@ -82,6 +82,8 @@ def test_a_list_names_pairs_by_split(tmp_path: Path) -> None:
     assert read_pair_list(listed, "val")[0].nir == tmp_path / "y/two.png"
     with pytest.raises(PairError, match=r"no pair of split 'test' \(it has train, val\)"):
         read_pair_list(listed, "test")
+    listed.write_text(listed.read_text(), encoding="utf-8-sig")
+    assert read_pair_list(listed, "val")[0].nir == tmp_path / "y/two.png"
     listed.write_text("split,rgb,nir\ntrain,x/1.png,y/none.png\n")
     with pytest.raises(PairError, match=r"1 files that are not there \(first: .*none\.png"):
         read_pair_list(listed, "train")

@@ -3,17 +3,12 @@
 import numpy as np
 import pytest
 
-from pix2next.evaluate.baselines import LinearMap, luma
+from pix2next.evaluate.baselines import LinearMap
+from pix2next.images import luma
 
 
 def rgb(seed: int = 0, dtype: type = np.uint8, size: tuple[int, int] = (30, 41)) -> np.ndarray:
     return np.random.default_rng(seed).integers(0, np.iinfo(dtype).max, (*size, 3), endpoint=True).astype(dtype)
-
-
-def test_luma_by_hand():
-    pixel = np.array([[[100, 50, 200]]], np.uint8)
-    assert luma(pixel)[0, 0] == round(0.299 * 100 + 0.587 * 50 + 0.114 * 200)
-    assert luma(rgb(dtype=np.uint16)).dtype == np.uint16
 
 
 def test_fit_finds_the_mixture_that_made_the_pictures():

@@ -7,7 +7,6 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from pix2next.errors import ConfigError
 from pix2next.evaluate import efficiency
 from pix2next.evaluate.efficiency import RELEASED, benchmark_table, count_flop, measure, write_benchmark
 
@@ -76,9 +75,13 @@ def test_threads_are_put_back(monkeypatch):
 
 
 def test_a_config_is_built_untrained(tmp_path):
-    (tmp_path / "empty.yaml").write_text("model: {vfm: {name: none}, generator: {widths: [8]}}")
-    with pytest.raises(ConfigError, match="widths"):
-        efficiency.benchmark([str(tmp_path / "empty.yaml")], compare=False)
+    """The weights that it names are not even looked for."""
+    fusion = "{at: bottleneck, reads: [4], heads: 1, head_width: 8}"
+    generator = f"{{widths: [8], encoder_blocks: [1], decoder_blocks: [1], bottleneck_blocks: 1, fusions: [{fusion}]}}"
+    vfm = "{name: 'timm:resnet18', weights: absent.pth}"
+    (tmp_path / "run.yaml").write_text(f"model: {{vfm: {vfm}, generator: {generator}}}")
+    (row,) = efficiency.benchmark([str(tmp_path / "run.yaml")], size=8, repeats=1, compare=False)
+    assert row.parameters > 100_000
 
 
 def test_json_and_table_hold_every_row(tmp_path):

@@ -13,8 +13,8 @@ from torchmetrics.image.fid import FrechetInceptionDistance
 
 from pix2next.data.pairs import find_split, load_pair
 from pix2next.errors import ConfigError, WeightsError
-from pix2next.evaluate.baselines import luma
 from pix2next.evaluate.metrics import DISTS, FID, LPIPS, network_input, psnr, rmse, ssim
+from pix2next.images import luma
 
 
 def noisy(size: tuple[int, int] = (48, 61), seed: int = 0) -> tuple[np.ndarray, np.ndarray]:

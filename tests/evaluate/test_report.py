@@ -12,8 +12,9 @@ from rich.console import Console
 
 from pix2next.errors import ConfigError, ImageError, PairError, WeightsError
 from pix2next.evaluate import report
-from pix2next.evaluate.baselines import LinearMap, luma
+from pix2next.evaluate.baselines import LinearMap
 from pix2next.evaluate.metrics import FID, psnr
+from pix2next.images import luma
 
 NAMES = ["b", "a", "sub/c"]
 TRUTH = LinearMap(0.1, 0.6, 0.1, 0.1)

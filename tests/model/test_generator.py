@@ -76,7 +76,7 @@ def test_attention_is_softmax_of_products_by_hand() -> None:
     attention = Attention(4, [6], heads=1, head_width=4, positions=False)
     x, source = torch.randn(1, 4, 1, 2), torch.randn(1, 6, 1, 3)
     q = attention.query(x[0, :, 0].T)
-    k, v = attention.keys[0](source[0, :, 0].T).chunk(2, dim=-1)
+    k, v = attention.keys_values[0](source[0, :, 0].T).chunk(2, dim=-1)
     expected = attention.out(torch.softmax(q @ k.T / math.sqrt(4), dim=-1) @ v)
     torch.testing.assert_close(attention(x, [source])[0, :, 0].T, expected)
 

@@ -8,9 +8,10 @@ import timm
 import torch
 from safetensors.torch import load_file, save_file
 
+import pix2next
 from pix2next.config import FusionConfig, GeneratorConfig, ModelConfig, VfmConfig
 from pix2next.errors import WeightsError
-from pix2next.model.pix2next import Pix2Next, load_model, read_card, shipped_models
+from pix2next.model.pix2next import DEFAULT_MODEL, Pix2Next, load_model, read_card, shipped_models
 
 
 def config(vfm: str = "timm:resnet18", weights: str = "none") -> ModelConfig:
@@ -46,6 +47,15 @@ def test_a_saved_file_alone_is_enough(model: Pix2Next, tmp_path: Path) -> None:
     assert torch.equal(again(RGB), model(RGB))
     assert read_card(path)["data"] == "two pictures"
     assert json.loads(read_card(path)["config"])["vfm"]["name"] == "timm:resnet18"
+
+
+def test_a_loaded_network_keeps_its_batch_statistics_when_trained_on(tmp_path: Path) -> None:
+    weights = tmp_path / "resnet18.safetensors"
+    save_file(timm.create_model("resnet18").state_dict(), weights)
+    Pix2Next(config(weights=str(weights))).save(tmp_path / "model.safetensors")
+    again = Pix2Next.load(tmp_path / "model.safetensors").train()
+    norms = [module for module in again.vfm.modules() if isinstance(module, torch.nn.BatchNorm2d)]
+    assert norms and not any(norm.training for norm in norms)
 
 
 @torch.no_grad()
@@ -119,6 +129,9 @@ def test_tensors_that_do_not_fit_their_config_are_refused(model: Pix2Next, tmp_p
 
 
 def test_shipped_models_load_and_state_their_data() -> None:
+    assert DEFAULT_MODEL in shipped_models()
+    weights = Path(pix2next.__file__).parent / "weights"
     for name in shipped_models():
+        assert read_card(weights / f"{name}.safetensors")["data"]
         model = load_model(name)
         assert model(torch.zeros(1, 3, model.multiple, model.multiple)).isfinite().all()

@@ -7,11 +7,13 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 
 from pix2next.config import Config
 from pix2next.errors import ConfigError, PairError, Pix2NextError, WeightsError
 from pix2next.model.pix2next import load_model
+from pix2next.train.checkpoint import writing
 from pix2next.train.loop import train
 
 
@@ -35,7 +37,13 @@ def data(tmp_path: Path) -> Path:
 
 
 def config(data: Path, loss: dict[str, float] | None = None, **settings: object) -> Config:
-    generator = {"widths": [12, 16], "encoder_blocks": [1, 1], "decoder_blocks": [1, 1], "bottleneck_blocks": 1}
+    generator = {
+        "widths": [12, 16],
+        "encoder_blocks": [1, 1],
+        "decoder_blocks": [1, 1],
+        "bottleneck_blocks": 1,
+        "fusions": [],
+    }
     return Config.model_validate(
         {
             "model": {"vfm": {"name": "none"}, "generator": generator},
@@ -122,9 +130,32 @@ def test_a_run_is_not_overwritten(data: Path, tmp_path: Path) -> None:
     assert (tmp_path / "run" / "last.safetensors").read_bytes() == before
 
 
+def test_weights_without_a_checkpoint_are_not_overwritten(data: Path, tmp_path: Path) -> None:
+    train(config(data, steps=2), tmp_path / "run")
+    (tmp_path / "run" / "state.pt").unlink()
+    with pytest.raises(ConfigError, match="ended before its first checkpoint; choose another --out"):
+        train(config(data, steps=2), tmp_path / "run")
+
+
+def test_a_crop_that_the_network_cannot_take_is_refused(data: Path, tmp_path: Path) -> None:
+    odd = config(data)
+    odd = odd.model_copy(update={"data": odd.data.model_copy(update={"crop": 31})})
+    with pytest.raises(ConfigError, match=r"data\.crop: 31 is no multiple of 2"):
+        train(odd, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("error", [RuntimeError("unexpected pos 640 vs 534"), SafetensorError("No space left")])
+def test_a_checkpoint_that_cannot_be_written_is_one_sentence(tmp_path: Path, error: Exception) -> None:
+    with pytest.raises(WeightsError, match=r"cannot write .*state\.pt, perhaps for want of space"):
+        with writing(tmp_path / "state.pt"):
+            raise error
+
+
 def test_what_cannot_be_resumed_is_said(data: Path, tmp_path: Path) -> None:
     with pytest.raises(WeightsError, match="nothing to resume"):
         train(config(data), tmp_path / "none", resume=True)
+    assert not (tmp_path / "none").exists()
     train(config(data, steps=2), tmp_path / "run")
     other = config(data)
     generator = other.model.generator.model_copy(update={"widths": (8, 8)})

@@ -1,6 +1,7 @@
 """One update: what moves, what does not, and the numbers it gives back."""
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 import torch
@@ -21,7 +22,13 @@ from pix2next.train.step import (
 
 
 def small(**train: object) -> Config:
-    generator = {"widths": [8, 8], "encoder_blocks": [1, 1], "decoder_blocks": [1, 1], "bottleneck_blocks": 1}
+    generator = {
+        "widths": [8, 8],
+        "encoder_blocks": [1, 1],
+        "decoder_blocks": [1, 1],
+        "bottleneck_blocks": 1,
+        "fusions": [],
+    }
     return Config.model_validate(
         {
             "model": {"vfm": {"name": "none"}, "generator": generator},
@@ -86,6 +93,25 @@ def test_a_weight_of_zero_leaves_its_term_out() -> None:
     assert set(update(state, *batch(), config, accelerator)) == {"l1"}
 
 
+def test_hinge_and_perceptual_terms_by_setting(shared: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TORCH_HOME", str(shared / "torch_home"))
+    accelerator = Accelerator(cpu=True)
+    loss = {"gan_kind": "hinge", "perceptual": 1.0, "perceptual_network": "alexnet"}
+    config = small().model_copy(update={"loss": Config.model_validate({"loss": loss}).loss})
+    state = TrainingState.start(config, accelerator)
+    assert state.perceptual_network is not None
+    fixed = snapshot(state.perceptual_network)
+    rgb, nir = (torch.nn.functional.interpolate(picture, size=64) for picture in batch())
+    first = update(state, rgb, nir, config, accelerator)
+    assert set(first) == {"ssim", "perceptual", "gan", "feature_matching", "discriminator"}
+    assert all(term.isfinite() for term in first.values())
+    assert moved(state.perceptual_network, fixed) == 0
+    for _ in range(20):
+        last = update(state, rgb, nir, config, accelerator)
+    assert last["perceptual"] < first["perceptual"]
+    assert last["discriminator"] < first["discriminator"]
+
+
 def test_terms_are_weighted_by_their_names() -> None:
     weights = Config().loss.model_copy(update={"l1": 3.0})
     parts = {"gan": torch.tensor(1.0), "ssim": torch.tensor(0.5), "l1": torch.tensor(2.0)}
@@ -101,22 +127,18 @@ def test_the_rate_warms_up_and_falls_along_a_cosine() -> None:
 
 
 def test_each_group_keeps_its_own_full_rate() -> None:
-    model = {"vfm": {"name": "timm:resnet18", "weights": "none"}, "generator": {"fusions": [{"at": "bottleneck"}]}}
+    generator = {"widths": [8, 8, 8, 8], "bottleneck_blocks": 1, "fusions": [{"at": "bottleneck"}]}
+    model = {"vfm": {"name": "timm:resnet18", "weights": "none"}, "generator": generator}
     config = Config.model_validate(
         {
             "model": model,
             "train": {"learning_rate": 4e-4, "vfm_learning_rate": 1e-4, "discriminator_learning_rate": 2e-4},
         }
     )
-    config = config.model_copy(update={"model": config.model.model_copy(update={"generator": small_generator(config)})})
     state = TrainingState.start(config, Accelerator(cpu=True))
     set_rate(state, 0.5)
     assert [group["lr"] for group in state.optim_g.param_groups] == [2e-4, 0.5e-4]
     assert [group["lr"] for group in state.optim_d.param_groups] == [1e-4]
-
-
-def small_generator(config: Config) -> object:
-    return config.model.generator.model_copy(update={"widths": (8, 8, 8, 8), "bottleneck_blocks": 1})
 
 
 def test_the_average_follows_by_the_share_that_goes() -> None:

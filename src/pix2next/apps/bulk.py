@@ -2,7 +2,8 @@
 
 import glob
 import itertools
-from collections.abc import Callable, Iterator, Sequence
+import os
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -89,7 +90,7 @@ def plan_jobs(inputs: Sequence[str], out: Path) -> tuple[list[Job], list[tuple[s
     failed = [(text, _why_none(text)) for text, pictures in found.items() if not pictures]
     pictures = [picture for several in found.values() for picture in several]
     if _names_a_file(out):
-        if len(inputs) != 1 or Path(inputs[0]).is_dir() or len(pictures) > 1:
+        if len(inputs) != 1 or os.path.isdir(inputs[0]) or len(pictures) > 1:
             raise ImageError(f"{out} is the name of one file, but not one file came; give a folder")
         jobs = [Job(source, out) for source, _ in pictures]
     elif out.exists() and not out.is_dir():
@@ -104,16 +105,22 @@ def _names_a_file(out: Path) -> bool:
 
 
 def _why_none(text: str) -> str:
-    return f"{text}: no pictures in this folder" if Path(text).is_dir() else f"{text}: no such file or folder"
+    try:
+        os.stat(text)
+    except FileNotFoundError:
+        return f"{text}: no such file or folder"
+    except OSError as error:  # No permission, too long a name, a link that leads to itself.
+        return f"{text}: {error.strerror}"
+    return f"{text}: no pictures in this folder"
 
 
 def _pictures_of(text: str, out: Path) -> Iterator[Found]:
     path = Path(text)
-    if path.is_dir():
-        if out.resolve().is_relative_to(path.resolve()):
+    if os.path.isdir(path):
+        if _real(out).is_relative_to(_real(path)):
             raise ImageError(f"{out} lies in {path}, whose pictures are read; give a folder outside of it")
         yield from (Found(picture, picture.relative_to(path)) for picture in find_pictures(path))
-    elif path.exists():
+    elif os.path.exists(path):
         yield Found(path, Path(path.name))
     elif glob.has_magic(text):
         yield from _matches(path, out)
@@ -121,13 +128,25 @@ def _pictures_of(text: str, out: Path) -> Iterator[Found]:
 
 def _matches(pattern: Path, out: Path) -> Iterator[Found]:
     fixed = Path(*itertools.takewhile(lambda part: not glob.has_magic(part), pattern.parts))
-    for match in sorted(glob.glob(str(pattern), recursive=True)):
-        picture = Path(match)
+    for picture in _each_folder_once(Path(match) for match in glob.glob(str(pattern), recursive=True)):
         if not is_picture_name(picture.name) or picture.is_dir():
             continue
-        if picture.resolve().is_relative_to(out.resolve()):
+        if _real(picture).is_relative_to(_real(out)):
             raise ImageError(f"{pattern} also matches {picture} in the output folder; give another folder")
         yield Found(picture, picture.relative_to(fixed))
+
+
+def _each_folder_once(paths: Iterable[Path]) -> list[Path]:
+    """Sorted; of paths that links to folders lead to again and again (`**` follows them) the shortest."""
+    found: dict[Path, Path] = {}
+    for path in sorted(paths, key=lambda path: (len(path.parts), path)):
+        found.setdefault(_real(path.parent) / path.name, path)
+    return sorted(found.values())
+
+
+def _real(path: Path) -> Path:
+    """Absolute and free of links; unlike `Path.resolve`, a link that leads to itself is left as it is."""
+    return Path(os.path.realpath(path))
 
 
 def _without_clashes(jobs: Sequence[Job]) -> list[Job]:
@@ -135,12 +154,12 @@ def _without_clashes(jobs: Sequence[Job]) -> list[Job]:
     sources: dict[Path, Path] = {}
     for source, target in jobs:
         other = sources.setdefault(target, source)
-        if other.resolve() != source.resolve():
+        if _real(other) != _real(source):
             raise ImageError(
                 f"{other} and {source} would both be written to {target}; "
                 "give the folder or a quoted glob that holds both, or an output folder for each"
             )
-    overwritten = {path.resolve() for path in sources.values()} & {path.resolve() for path in sources}
+    overwritten = {_real(path) for path in sources.values()} & {_real(path) for path in sources}
     if overwritten:
         raise ImageError(f"{min(overwritten)} would be overwritten by its own translation; give another folder")
     return [Job(source, target) for target, source in sources.items()]

@@ -2,6 +2,7 @@
 
 import csv
 import logging
+import os
 import re
 from collections import Counter
 from collections.abc import Sequence
@@ -100,10 +101,11 @@ def read_pair_list(path: Path, split: str) -> list[Pair]:
         PairError: a column, a file or the split is missing.
     """
     try:
-        with path.open(newline="", encoding="utf-8") as file:
+        with path.open(newline="", encoding="utf-8-sig") as file:  # Spreadsheets put a byte order mark first.
             rows = list(csv.DictReader(file))
     except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise PairError(f"cannot read the list of pairs {path}: {error}") from None
+        reason = getattr(error, "strerror", None) or error
+        raise PairError(f"cannot read the list of pairs {path}: {reason}") from None
     lacking = [name for name in ("split", "rgb", "nir") if not rows or not rows[0].get(name)]
     if lacking:
         raise PairError(f"{path} has no column {lacking[0]!r}; expected split,rgb,nir")
@@ -206,5 +208,5 @@ def _problem(pair: Pair) -> ImageError | PairError | None:
 
 def overlap(train: Sequence[Pair], val: Sequence[Pair]) -> list[str]:
     """Files that stand in both splits: a score on them would say nothing."""
-    seen = {pair.rgb.resolve() for pair in train}
-    return [str(pair.rgb) for pair in val if pair.rgb.resolve() in seen]
+    seen = {os.path.realpath(pair.rgb) for pair in train}
+    return [str(pair.rgb) for pair in val if os.path.realpath(pair.rgb) in seen]

@@ -9,8 +9,7 @@ import numpy as np
 from jaxtyping import Float
 
 from pix2next.data.pairs import Pair, load_pair
-from pix2next.images import Nir, Rgb, full_scale
-from pix2next.images import luma as luma
+from pix2next.images import Nir, Rgb, full_scale, luma
 
 BASELINES = ("luma", "linear")
 

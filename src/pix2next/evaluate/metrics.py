@@ -19,7 +19,13 @@ from torch_fidelity.feature_extractor_inceptionv3 import URL_INCEPTION_V3
 from torchmetrics.image.fid import FrechetInceptionDistance
 
 from pix2next.errors import ConfigError, WeightsError
-from pix2next.evaluate.pretrained import TAPS, imagenet_normalise, missing_weights, pretrained_convolutions
+from pix2next.evaluate.pretrained import (
+    TAPS,
+    activations,
+    imagenet_normalise,
+    missing_weights,
+    pretrained_convolutions,
+)
 from pix2next.evaluate.similarity import Border, ssim_map
 from pix2next.images import full_scale
 
@@ -94,13 +100,8 @@ class LPIPS(nn.Module):
 
     def features(self, picture: Float[Tensor, "b 1 h w"]) -> list[Tensor]:
         """Five activations of a picture in [0, 1], each pixel's channels brought to length one."""
-        x = imagenet_normalise(picture * 2 - 1)
-        features = []
-        for index, layer in enumerate(self.layers):
-            x = layer(x)
-            if index in self.taps:
-                features.append(x / (x.square().sum(dim=1, keepdim=True) + 1e-8).sqrt())
-        return features
+        maps = activations(self.layers, imagenet_normalise(picture * 2 - 1), self.taps)
+        return [x / (x.square().sum(dim=1, keepdim=True) + 1e-8).sqrt() for x in maps]
 
     def distance(self, fake_features: Sequence[Tensor], nir_features: Sequence[Tensor]) -> Float[Tensor, " b"]:
         """Weighted squared distance of the activations, averaged over pixels and summed over layers."""
@@ -135,13 +136,8 @@ class DISTS(nn.Module):
 
     def features(self, picture: Float[Tensor, "b 1 h w"]) -> list[Tensor]:
         """The picture in [0, 1] itself and five activations."""
-        x = imagenet_normalise(picture * 2 - 1)
-        features = [picture.expand(-1, 3, -1, -1)]
-        for index, layer in enumerate(self.layers):
-            x = layer(x)
-            if index in TAPS["vgg16"]:
-                features.append(x)
-        return features
+        maps = activations(self.layers, imagenet_normalise(picture * 2 - 1), TAPS["vgg16"])
+        return [picture.expand(-1, 3, -1, -1), *maps]
 
     def distance(self, fake_features: Sequence[Tensor], nir_features: Sequence[Tensor]) -> Float[Tensor, " b"]:
         """1 minus the weighted similarity of the channels' means (texture) and of their covariances (structure)."""

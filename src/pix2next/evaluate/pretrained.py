@@ -1,6 +1,6 @@
 """Fixed networks that pictures are compared through: torchvision's convolutions, from disk or by download."""
 
-import os
+from collections.abc import Collection, Iterable
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any
@@ -8,13 +8,11 @@ from urllib.parse import urlparse
 
 import torch
 from jaxtyping import Float
+from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from torch import Tensor, nn
 from torchvision import models
 
-from pix2next.errors import ConfigError, WeightsError
-
-IMAGENET_MEAN = (0.485, 0.456, 0.406)
-IMAGENET_STD = (0.229, 0.224, 0.225)
+from pix2next.errors import ConfigError, WeightsError, one_line
 
 TAPS = {"alexnet": (1, 4, 7, 9, 11), "vgg16": (3, 8, 15, 22, 29), "vgg19": (1, 6, 11, 20, 29)}
 """The layers whose outputs are compared: vgg19's as in pix2pixHD (relu1_1 ... relu5_1), the others' as in LPIPS."""
@@ -58,16 +56,29 @@ def weights_by_url(url: str) -> dict[str, Any]:
 def missing_weights(url: str, error: Exception) -> WeightsError:
     """The one sentence for weights that cannot be had."""
     folder = Path(torch.hub.get_dir()) / "checkpoints"
-    name = os.path.basename(urlparse(url).path)
-    reason = " ".join(str(error).split())
-    return WeightsError(f"cannot load {name} ({reason}); put {url} into {folder}, or set TORCH_HOME to where it is")
+    name = Path(urlparse(url).path).name
+    return WeightsError(
+        f"cannot load {name} ({one_line(error)}); put {url} into {folder}, or set TORCH_HOME to where it is"
+    )
 
 
 def imagenet_normalise(picture: Float[Tensor, "b c h w"]) -> Float[Tensor, "b 3 h w"]:
     """[-1, 1], one channel or three, to ImageNet's zero mean and unit deviation, three channels."""
-    mean = picture.new_tensor(IMAGENET_MEAN).view(3, 1, 1)
-    std = picture.new_tensor(IMAGENET_STD).view(3, 1, 1)
+    mean = picture.new_tensor(IMAGENET_DEFAULT_MEAN).view(3, 1, 1)
+    std = picture.new_tensor(IMAGENET_DEFAULT_STD).view(3, 1, 1)
     return (picture / 2 + 0.5 - mean) / std
+
+
+def activations(
+    layers: Iterable[nn.Module], x: Float[Tensor, "b c h w"], taps: Collection[int]
+) -> list[Float[Tensor, "b _ _ _"]]:
+    """What the layers at the indices `taps` give, shallow to deep, `x` passing through all of them."""
+    tapped = []
+    for index, layer in enumerate(layers):
+        x = layer(x)
+        if index in taps:
+            tapped.append(x)
+    return tapped
 
 
 def _untrained(name: str) -> tuple[nn.Sequential, str]:

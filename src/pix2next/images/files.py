@@ -37,6 +37,8 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
     """A name beside `path`, with its suffix, to write to; it becomes `path` at the end, or vanishes on any failure.
 
     Folders on the way are made. A file already at `path` stays as it was until the new one is whole.
+
+    Raises: OSError, which names a file even where the write that failed did not (a full disk).
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -44,5 +46,9 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
     try:
         yield beside
         os.replace(beside, path)
+    except OSError as error:
+        if error.filename is None and error.errno is not None:
+            raise OSError(error.errno, error.strerror, str(path)) from error
+        raise
     finally:
         beside.unlink(missing_ok=True)

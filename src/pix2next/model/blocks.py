@@ -25,6 +25,7 @@ class ResidualBlock(nn.Module):
     """Pre-norm residual block: (norm, SiLU, 3x3 convolution) twice, plus the input.
 
     Without norms its second convolution starts at zero, so that a deep stack starts as the identity.
+    Source: Pix2Next (arXiv 2409.16706), sec. 3, and its released code alike.
     """
 
     def __init__(self, channels: int, out_channels: int, *, norm: str = "group", groups: int = 32) -> None:
@@ -63,13 +64,13 @@ class Up(nn.Module):
 
     def __init__(self, channels: int, out_channels: int, *, kernel: int = 3) -> None:
         super().__init__()
+        pointwise = kernel == 1
+        self.before = nn.Identity() if pointwise else nn.Upsample(scale_factor=2.0, mode="nearest")
         self.conv = nn.Conv2d(channels, out_channels, kernel, padding=kernel // 2)
-        self.pointwise = kernel == 1
+        self.after = nn.Upsample(scale_factor=2.0, mode="bilinear") if pointwise else nn.Identity()
 
     def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b out h2 w2"]:
-        if self.pointwise:
-            return F.interpolate(self.conv(x), scale_factor=2.0, mode="bilinear", align_corners=False)
-        return self.conv(F.interpolate(x, scale_factor=2.0, mode="nearest"))
+        return self.after(self.conv(self.before(x)))
 
 
 def rotary(
@@ -88,16 +89,19 @@ def rotary(
     return torch.cat([first * cos - second * sin, first * sin + second * cos], dim=-1)
 
 
-def _grid(height: int, width: int, stride: float, like: Tensor) -> tuple[Tensor, Tensor]:
-    """Centres of the cells of a map, in units of `stride` 1, flattened row by row."""
-    rows = (torch.arange(height, device=like.device, dtype=torch.float32) + 0.5) * stride
-    columns = (torch.arange(width, device=like.device, dtype=torch.float32) + 0.5) * stride
+def _grid(height: int, width: int, cell: float, like: Tensor) -> tuple[Float[Tensor, " n"], Float[Tensor, " n"]]:
+    """Y and x of the centres of a map's cells, row by row; a cell's side is `cell`."""
+    rows = (torch.arange(height, device=like.device, dtype=torch.float32) + 0.5) * cell
+    columns = (torch.arange(width, device=like.device, dtype=torch.float32) + 0.5) * cell
     y, x = torch.meshgrid(rows, columns, indexing="ij")
     return y.flatten(), x.flatten()
 
 
 class Attention(nn.Module):
-    """Multi-head attention of a map's cells to the cells of one or several maps (its own, for self-attention)."""
+    """Multi-head attention of a map's cells to the cells of one or several maps (its own, for self-attention).
+
+    With `positions`, queries and keys know where on the picture they lie; `head_width` is then a multiple of 4.
+    """
 
     def __init__(
         self, channels: int, context_channels: Sequence[int], heads: int, head_width: int, *, positions: bool
@@ -107,7 +111,7 @@ class Attention(nn.Module):
         self.heads = heads
         self.positions = positions
         self.query = nn.Linear(channels, inner, bias=False)
-        self.keys = nn.ModuleList(nn.Linear(width, 2 * inner, bias=False) for width in context_channels)
+        self.keys_values = nn.ModuleList(nn.Linear(width, 2 * inner, bias=False) for width in context_channels)
         self.out = nn.Linear(inner, channels)
 
     def forward(
@@ -118,7 +122,7 @@ class Attention(nn.Module):
         query = self._split(self.query(rearrange(x, "b c h w -> b (h w) c")))
         query = self._place(query, x, unit)
         keys, values = [], []
-        for project, source in zip(self.keys, context, strict=True):
+        for project, source in zip(self.keys_values, context, strict=True):
             key, value = project(rearrange(source, "b c h w -> b (h w) c")).chunk(2, dim=-1)
             keys.append(self._place(self._split(key), source, unit))
             values.append(self._split(value))
@@ -126,11 +130,13 @@ class Attention(nn.Module):
         y = self.out(rearrange(y, "b heads n d -> b n (heads d)"))
         return rearrange(y, "b (h w) c -> b c h w", h=height, w=width)
 
-    def _split(self, tokens: Tensor) -> Tensor:
+    def _split(self, tokens: Float[Tensor, "b n inner"]) -> Float[Tensor, "b heads n d"]:
         return rearrange(tokens, "b n (heads d) -> b heads n d", heads=self.heads)
 
-    def _place(self, tokens: Tensor, source: Tensor, unit: int) -> Tensor:
-        """Tokens that know where on the picture they lie, `unit` cells high."""
+    def _place(
+        self, tokens: Float[Tensor, "b heads n d"], source: Float[Tensor, "b c h w"], unit: int
+    ) -> Float[Tensor, "b heads n d"]:
+        """The tokens of `source`, turned by where they lie on a picture that is `unit` high."""
         if not self.positions:
             return tokens
         height, width = source.shape[-2:]
@@ -154,6 +160,8 @@ class AttentionBlock(nn.Module):
     """Attend to the VFM's maps, to itself, or first to itself and then to them; then a GEGLU; each added to the input.
 
     Source: Pix2Next (arXiv 2409.16706), sec. 3: queries from the generator's layer, keys and values from the VFM.
+    Departures from the released code: group norms instead of layer norms, none over the VFM's maps, and rotary
+    positions where `positions` asks for them.
     """
 
     def __init__(
@@ -182,7 +190,9 @@ class AttentionBlock(nn.Module):
         self.norm = make_norm("group", channels, norm_groups)
         self.feed_forward = GEGLU(channels, factor=expansion)
 
-    def forward(self, x: Float[Tensor, "b c h w"], context: Sequence[Tensor]) -> Float[Tensor, "b c h w"]:
+    def forward(
+        self, x: Float[Tensor, "b c h w"], context: Sequence[Float[Tensor, "b _ _ _"]]
+    ) -> Float[Tensor, "b c h w"]:
         for norm, attention, to_self in zip(self.norms, self.attentions, self.to_self, strict=True):
             query = norm(x)
             x = x + attention(query, [query] if to_self else context)
@@ -197,7 +207,9 @@ class ConcatBlock(nn.Module):
         self.project = nn.ModuleList(nn.Conv2d(width, channels, 1) for width in context_channels)
         self.mix = nn.Conv2d((1 + len(context_channels)) * channels, channels, 1)
 
-    def forward(self, x: Float[Tensor, "b c h w"], context: Sequence[Tensor]) -> Float[Tensor, "b c h w"]:
+    def forward(
+        self, x: Float[Tensor, "b c h w"], context: Sequence[Float[Tensor, "b _ _ _"]]
+    ) -> Float[Tensor, "b c h w"]:
         size = x.shape[-2:]
         projected = [project(source) for project, source in zip(self.project, context, strict=True)]
         resized = [F.interpolate(source, size=size, mode="bilinear", align_corners=False) for source in projected]

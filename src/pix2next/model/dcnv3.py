@@ -36,7 +36,7 @@ def dcnv3(
         mask: the last axis is (group, tap). It is used as it comes: a softmax over the taps is the caller's.
         kernel_size: width and height of the grid of taps.
         stride: input pixels from one output pixel to the next.
-        padding: zeros thought around the input; sampling outside of it gives 0 as well.
+        padding: zeros around the input; sampling outside of them gives 0 as well.
         dilation: pixels between neighbouring taps.
         groups: how many runs of channels have taps of their own.
         offset_scale: stretches the taps' grid as well as the offsets, as in the original.
@@ -52,21 +52,19 @@ def dcnv3(
     """
     _check_sizes(input, offset, mask, kernel_size, stride, padding, dilation, groups)
     dtype = torch.promote_types(input.dtype, torch.float32)
-    height, width = input.shape[1:3]
-    x, y = _tap_positions(
+    padded = F.pad(input.to(dtype), (0, 0, padding, padding, padding, padding))
+    positions = _tap_positions(
         offset.to(dtype),
+        padded,
         kernel_size=kernel_size,
         stride=stride,
-        padding=padding,
         dilation=dilation,
         groups=groups,
         offset_scale=offset_scale,
     )
-    # grid_sample calls the outer edges of the picture -1 and 1, pixel centres lying half a pixel inside.
-    grid = torch.stack([(2 * x + 1) / width - 1, (2 * y + 1) / height - 1], dim=-1)
     samples = F.grid_sample(
-        rearrange(input.to(dtype), "b h w (g c) -> (b g) c h w", g=groups),
-        rearrange(grid, "b h w g k xy -> (b g) (h w) k xy"),
+        rearrange(padded, "b h w (g c) -> (b g) c h w", g=groups),
+        rearrange(2 * positions - 1, "b h w g k xy -> (b g) (h w) k xy"),
         align_corners=False,
     )
     weights = rearrange(mask.to(dtype), "b h w (g k) -> (b g) 1 (h w) k", g=groups)
@@ -76,32 +74,38 @@ def dcnv3(
         g=groups,
         h=offset.shape[1],
     )
-    return output.to(input.dtype)
+    return output.to(input.dtype).contiguous()
 
 
 def _tap_positions(
     offset: Float[Tensor, "b h w offsets"],
+    padded: Float[Tensor, "b h_in w_in c"],
     *,
     kernel_size: int,
     stride: int,
-    padding: int,
     dilation: int,
     groups: int,
     offset_scale: float,
-) -> tuple[Float[Tensor, "b h w g k"], Float[Tensor, "b h w g k"]]:
-    """Where each tap reads: x and y in the input's pixels, pixel centres being whole numbers."""
+) -> Float[Tensor, "b h w g k xy"]:
+    """Where each tap reads: (x, y) as fractions of the padded input's width and height, from edge to edge.
+
+    They are divided before they are added, in the original's order: its rounding errors are as large as the
+    digits that its checkpoints' results are compared to, and so are repeated.
+    """
+    height, width = padded.shape[1:3]
     arange = torch.arange(kernel_size, dtype=offset.dtype, device=offset.device)
     # The middle tap of an odd kernel; of an even one, the original rounds down.
     middle = dilation * (kernel_size - 1) // 2
     taps = dilation * arange - middle
-    moved = rearrange(offset, "b h w (g kx ky xy) -> b h w g kx ky xy", g=groups, kx=kernel_size, xy=2)
     x_out, y_out = (
-        torch.arange(length, dtype=offset.dtype, device=offset.device) * stride - padding + middle
+        torch.arange(length, dtype=offset.dtype, device=offset.device) * stride + (middle + 0.5)
         for length in (offset.shape[2], offset.shape[1])
     )
-    x = rearrange(x_out, "w -> 1 1 w 1 1 1") + offset_scale * (moved[..., 0] + taps[:, None])
-    y = rearrange(y_out, "h -> 1 h 1 1 1 1") + offset_scale * (moved[..., 1] + taps[None, :])
-    return x.flatten(-2), y.flatten(-2)
+    moved = rearrange(offset, "b h w (g kx ky xy) -> b h w g kx ky xy", g=groups, kx=kernel_size, xy=2)
+    x = rearrange(x_out, "w -> 1 1 w 1 1 1") / width + offset_scale * (taps[:, None] / width)
+    y = rearrange(y_out, "h -> 1 h 1 1 1 1") / height + offset_scale * (taps[None, :] / height)
+    x, y = x + offset_scale * moved[..., 0] / width, y + offset_scale * moved[..., 1] / height
+    return torch.stack([x.flatten(-2), y.flatten(-2)], dim=-1)
 
 
 def _check_sizes(

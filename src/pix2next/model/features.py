@@ -12,14 +12,15 @@ import timm
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
+from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from torch import Tensor, nn
 
-from pix2next.errors import ConfigError, WeightsError
+from pix2next.errors import ConfigError, WeightsError, one_line
 from pix2next.model.internimage import InternImage, internimage, load_internimage
 from pix2next.model.state_dicts import read_weights
 
-IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 VIT_STRIDE = 16
+"""Plain transformers of another patch size see the picture resized, so that their tokens lie at this stride."""
 
 
 class Vfm(nn.Module):
@@ -38,8 +39,8 @@ class Vfm(nn.Module):
         backbone: nn.Module,
         channels: Mapping[int, int],
         *,
-        mean: Sequence[float] = IMAGENET_MEAN,
-        std: Sequence[float] = IMAGENET_STD,
+        mean: Sequence[float] = IMAGENET_DEFAULT_MEAN,
+        std: Sequence[float] = IMAGENET_DEFAULT_STD,
         zoom: float = 1.0,
         pretrained: bool = False,
         frozen: bool = False,
@@ -48,7 +49,7 @@ class Vfm(nn.Module):
         super().__init__()
         self.backbone = backbone
         self.channels = dict(channels)
-        self.zoom = zoom
+        self.zoom = nn.Identity() if zoom == 1.0 else _Zoom(zoom)
         self.pretrained = pretrained
         self.frozen = frozen
         self.register_buffer("mean", torch.tensor(mean).view(1, 3, 1, 1), persistent=False)
@@ -71,12 +72,21 @@ class Vfm(nn.Module):
 
     def forward(self, rgb: Float[Tensor, "b 3 h w"]) -> dict[int, Tensor]:
         x = ((rgb + 1) / 2 - self.mean) / self.std
-        if self.zoom != 1.0:
-            size = [round(side * self.zoom) for side in x.shape[-2:]]
-            x = F.interpolate(x, size=size, mode="bilinear", align_corners=False, antialias=True)
         with torch.set_grad_enabled(torch.is_grad_enabled() and not self.frozen):
-            maps = self.backbone(x)
+            maps = self.backbone(self.zoom(x))
         return dict(zip(self.channels, maps, strict=True))
+
+
+class _Zoom(nn.Module):
+    """Resize by a factor, without aliasing."""
+
+    def __init__(self, factor: float) -> None:
+        super().__init__()
+        self.factor = factor
+
+    def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h2 w2"]:
+        size = [round(side * self.factor) for side in x.shape[-2:]]
+        return F.interpolate(x, size=size, mode="bilinear", align_corners=False, antialias=True)
 
 
 def build_vfm(name: str, strides: Iterable[int], *, weights: str = "download", frozen: bool = False) -> Vfm | None:
@@ -85,7 +95,9 @@ def build_vfm(name: str, strides: Iterable[int], *, weights: str = "download", f
     Args:
         name: `timm:NAME` for any timm backbone that gives maps, plain vision transformers included;
             `internimage:t|s|b|l|xl`; or `none`.
+        strides: those of the maps that are read.
         weights: `download`, `none`, a file, or `pip:PACKAGE` (an installed package that carries the file).
+        frozen: keep it as it is; see `Vfm`.
 
     Raises:
         ConfigError: the name is unknown, or the backbone has no map at a stride.
@@ -121,7 +133,7 @@ def _timm_vfm(name: str, strides: list[int], weights: str, frozen: bool) -> Vfm:
     backbone = _with_timm_weights(name, build, weights, outline.state_dict())
     channels = dict(zip(strides, cast(Any, backbone).feature_info.channels(), strict=True))
     cfg = timm.get_pretrained_cfg(name)
-    mean, std = (cfg.mean, cfg.std) if cfg else (IMAGENET_MEAN, IMAGENET_STD)
+    mean, std = (cfg.mean, cfg.std) if cfg else (IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD)
     return Vfm(backbone, channels, mean=mean, std=std, zoom=zoom, pretrained=weights != "none", frozen=frozen)
 
 
@@ -161,9 +173,9 @@ def _with_timm_weights(name: str, build: Callable[..., nn.Module], weights: str,
         cfg = timm.get_pretrained_cfg(name)
         source = (cfg.url or f"{cfg.hf_hub_id} on the Hugging Face hub") if cfg else "its authors"
         if weights != "download":
-            raise WeightsError(f"{weights} does not fit timm:{name}: {_one_line(error)}") from error
+            raise WeightsError(f"{weights} does not fit timm:{name}: {one_line(error)}") from error
         raise WeightsError(
-            f"cannot download the weights of timm:{name} ({_one_line(error)}); get the file from {source} "
+            f"cannot download the weights of timm:{name} ({one_line(error)}); get the file from {source} "
             "and give its path as model.vfm.weights, or set it to none to start untrained"
         ) from error
 
@@ -280,7 +292,3 @@ def _tensors(path: Path) -> dict[str, Tensor]:
     if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
         raise WeightsError(f"{path} holds no state dict (names to tensors)")
     return state
-
-
-def _one_line(error: BaseException) -> str:
-    return " ".join(str(error).split())[:200]

@@ -76,7 +76,7 @@ class InternImage(nn.Module):
             channels: width of the first stage, a multiple of every stage's groups.
             depths: blocks in each of the four stages.
             groups: DCNv3 groups of each stage.
-            mlp_ratio: hidden width of a block's MLP over the stage's width.
+            mlp_ratio: hidden width of a block's MLP over the stage's width, rounded down.
             layer_scale: initial gain of every branch; None for branches without a gain.
             offset_scale: DCNv3's.
             post_norm: norms after each branch instead of before it and after each stage.
@@ -137,9 +137,8 @@ class Stem(nn.Module):
         self.norm2 = layer_norm(channels)
 
     def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b h4 w4 d"]:
-        x = rearrange(self.conv1(x), "b c h w -> b h w c")
-        x = F.gelu(self.norm1(x))
-        x = self.conv2(rearrange(x, "b h w c -> b c h w"))
+        x = self.norm1(rearrange(self.conv1(x), "b c h w -> b h w c"))
+        x = self.conv2(F.gelu(rearrange(x, "b h w c -> b c h w")))
         return self.norm2(rearrange(x, "b c h w -> b h w c"))
 
 
@@ -194,7 +193,7 @@ class Block(nn.Module):
         self.norm1 = layer_norm(channels)
         self.dcn = DeformableConv(channels, groups, offset_scale)
         self.norm2 = layer_norm(channels)
-        self.mlp = mlp(channels, round(channels * mlp_ratio))
+        self.mlp = mlp(channels, int(channels * mlp_ratio))
         self.gamma1 = self.gamma2 = None
         if layer_scale is not None:
             self.gamma1 = nn.Parameter(torch.full((channels,), float(layer_scale)))
@@ -311,14 +310,17 @@ def sizes(state: dict[str, Tensor], path: Path) -> dict[str, Any]:
         WeightsError: the tensors from which they are read are not all there.
     """
     try:
-        channels, mlp_weight = len(state["stem.conv2.weight"]), state["stages.0.blocks.0.mlp.fc1.weight"]
+        stages = count_numbered(state, "stages.")
+        channels, mlp_weight = len(state["stem.conv2.weight"]), state[f"stages.{stages - 1}.blocks.0.mlp.fc1.weight"]
     except KeyError as error:
         raise WeightsError(f"{path} is no whole InternImage: {error.args[0]} is missing") from None
     head = state.get("classifier.linear.bias")
     return {
         "channels": channels,
-        "depths": [count_numbered(state, f"stages.{i}.blocks.") for i in range(count_numbered(state, "stages."))],
-        "mlp_ratio": len(mlp_weight) / channels,
+        "depths": [count_numbered(state, f"stages.{i}.blocks.") for i in range(stages)],
+        # The widest stage tells a ratio best: rounded down, it gives the narrower ones. Half a unit more keeps the
+        # division from falling below the whole number.
+        "mlp_ratio": (len(mlp_weight) + 0.5) / mlp_weight.shape[1],
         "in_channels": state["stem.conv1.weight"].shape[1],
         "classes": 0 if head is None else len(head),
     }

@@ -16,7 +16,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from pix2next.config import ModelConfig
-from pix2next.errors import WeightsError
+from pix2next.errors import WeightsError, one_line
 from pix2next.images import atomic_path
 from pix2next.model.features import build_vfm
 from pix2next.model.generator import Generator
@@ -33,13 +33,18 @@ class Pix2Next(nn.Module, PyTorchModelHubMixin, library_name="pix2next"):
     Height and width must be multiples of `multiple`; `pix2next.Translator` takes any size.
     """
 
-    def __init__(self, config: ModelConfig) -> None:
-        """Build the network, its VFM with the weights that `config.vfm.weights` names."""
+    def __init__(self, config: ModelConfig, *, fetch: bool = True) -> None:
+        """Build the network, its VFM with the weights that `config.vfm.weights` names.
+
+        Without `fetch` those weights are left out, to be loaded with all the others.
+        """
         super().__init__()
         self.config = config
         strides = {stride for fusion in config.generator.fusions for stride in fusion.reads}
         vfm = config.vfm
-        self.vfm = build_vfm(vfm.name, strides, weights=vfm.weights, frozen=vfm.frozen)
+        self.vfm = build_vfm(vfm.name, strides, weights=vfm.weights if fetch else "none", frozen=vfm.frozen)
+        if self.vfm:
+            self.vfm.pretrained = vfm.weights != "none"
         self.generator = Generator(config.generator, self.vfm.channels if self.vfm else {})
         self.multiple = max(self.generator.multiple, self.vfm.multiple if self.vfm else 1)
 
@@ -66,13 +71,11 @@ class Pix2Next(nn.Module, PyTorchModelHubMixin, library_name="pix2next"):
         Raises:
             WeightsError: the file is missing, damaged, or not one of ours.
         """
-        config = _read_config(path)
-        bare = config.model_copy(update={"vfm": config.vfm.model_copy(update={"weights": "none"})})
-        model = cls(bare)
+        model = cls(_read_config(path), fetch=False)
         try:
             model.load_state_dict(read_weights(path))
         except RuntimeError as error:
-            raise WeightsError(f"{path}: its tensors do not fit its own config: {_one_line(error)}") from error
+            raise WeightsError(f"{path}: its tensors do not fit its own config: {one_line(error)}") from error
         return model.eval()
 
     def _save_pretrained(self, save_directory: Path) -> None:
@@ -101,7 +104,7 @@ def _read_config(path: Path) -> ModelConfig:
     try:
         return ModelConfig.model_validate_json(metadata["config"])
     except (KeyError, ValidationError) as error:
-        raise WeightsError(f"{path}: its config cannot be used by this version: {_one_line(error)}") from error
+        raise WeightsError(f"{path}: its config cannot be used by this version: {one_line(error)}") from error
 
 
 def read_card(path: Path) -> dict[str, str]:
@@ -166,13 +169,9 @@ def _from_hub(name: str) -> nn.Module:
         return cast(Any, Pix2Next).from_pretrained(name).eval()
     except (OSError, HfHubHTTPError, HFValidationError, ValueError) as error:
         raise WeightsError(
-            f"cannot get {name} from the Hugging Face hub ({_one_line(error)}); "
+            f"cannot get {name} from the Hugging Face hub ({one_line(error)}); "
             f"download its {SAFETENSORS_SINGLE_FILE} and give its path"
         ) from error
-
-
-def _one_line(error: BaseException) -> str:
-    return " ".join(str(error).split())[:200]
 
 
 def _weights_folder() -> Path:

@@ -5,7 +5,6 @@ Source: github.com/Yonsei-STL/pix2next at c95c865, `UNET/models/unet_modules.py`
 
 from collections.abc import Sequence
 
-import torch
 import torch.nn.functional as F
 from einops import rearrange
 from jaxtyping import Float
@@ -106,5 +105,6 @@ class StandardizedConv(nn.Conv2d):
     """Convolution whose weights have zero mean and unit deviation per output channel. Source: arXiv:1903.10520."""
 
     def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b out h w"]:
-        deviation, mean = torch.std_mean(self.weight, dim=(1, 2, 3), keepdim=True)
+        mean = self.weight.mean(dim=(1, 2, 3), keepdim=True)
+        deviation = self.weight.std(dim=(1, 2, 3), keepdim=True)
         return F.conv2d(x, (self.weight - mean) / (deviation + 1e-5), self.bias, padding=self.padding)

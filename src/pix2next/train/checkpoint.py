@@ -1,11 +1,14 @@
 """A run's state to disk and back, so that the next step is the one that would have been."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
 from accelerate import Accelerator
+from safetensors import SafetensorError
 
-from pix2next.errors import WeightsError
+from pix2next.errors import WeightsError, one_line
 from pix2next.images import atomic_path
 from pix2next.model.state_dicts import read_weights
 from pix2next.train.step import TrainingState
@@ -28,8 +31,17 @@ def save_state(state: TrainingState, best: float | None, out: Path, accelerator:
         "optim_d": state.optim_d.state_dict(),
         "random": torch.get_rng_state(),
     }
-    with atomic_path(out / STATE) as temporary:
+    with writing(out / STATE), atomic_path(out / STATE) as temporary:
         torch.save(content, temporary)
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Inside, what torch and safetensors raise on a full disk becomes a WeightsError that names `path`."""
+    try:
+        yield
+    except (RuntimeError, SafetensorError) as error:
+        raise WeightsError(f"cannot write {path}, perhaps for want of space: {one_line(error)}") from error
 
 
 def load_state(state: TrainingState, out: Path, accelerator: Accelerator) -> float | None:

@@ -69,8 +69,9 @@ def write_sheet(path: Path, rows: Sequence[Sequence[np.ndarray]]) -> None:
     fitted = [np.hstack([_fit(picture) for picture in row]) for row in rows]
     width = max(row.shape[1] for row in fitted)
     padded = [np.pad(row, ((0, 4), (0, width - row.shape[1]), (0, 0)), constant_values=255) for row in fitted]
+    _, data = cv2.imencode(".png", np.vstack(padded)[..., ::-1])
     with atomic_path(path) as temporary:
-        cv2.imwrite(str(temporary), np.vstack(padded)[..., ::-1])
+        temporary.write_bytes(data.data)
 
 
 def _fit(picture: np.ndarray) -> np.ndarray:

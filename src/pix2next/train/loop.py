@@ -15,14 +15,16 @@ from torch.utils.data import DataLoader
 from pix2next.config import Config
 from pix2next.data.augment import From, TrainingCrops
 from pix2next.data.pairs import Pair, configured_pairs, load_pair, overlap, readable
-from pix2next.errors import ConfigError, PairError, Pix2NextError
+from pix2next.errors import ConfigError, PairError, Pix2NextError, WeightsError
 from pix2next.evaluate.metrics import LPIPS, psnr, ssim
 from pix2next.images import atomic_path
 from pix2next.model.pix2next import Pix2Next
-from pix2next.train.checkpoint import STATE, load_state, save_state
+from pix2next.train.checkpoint import STATE, load_state, save_state, writing
 from pix2next.train.journal import SHEET_ROWS, Journal, write_sheet
 from pix2next.train.step import TrainingState, update
 from pix2next.translate import Translator
+
+BEST, LAST = "best.safetensors", "last.safetensors"
 
 
 def train(config: Config, out: Path, *, resume: bool = False) -> Path:
@@ -32,19 +34,21 @@ def train(config: Config, out: Path, *, resume: bool = False) -> Path:
     `state.pt` every `train.checkpoint_minutes`. With `resume` the run in `out` goes on, with the settings given now.
 
     Raises:
-        ConfigError: `out` holds a run and `resume` is not asked for.
-        PairError, WeightsError, ImageError: from what the settings name.
+        ConfigError: `out` holds a run and `resume` is not asked for, or the network cannot take crops of this size.
+        PairError, WeightsError, ImageError: from what the settings name, or what cannot be written.
     """
     accelerator = Accelerator(mixed_precision=config.train.mixed_precision)
+    _check_out(out, resume)
     pairs, val = checked_pairs(config)
-    _claim(out, resume)
     state = TrainingState.start(config, accelerator)
+    _check_crop(config.data.crop, state.ema.multiple)
     best = load_state(state, out, accelerator) if resume else None
+    out.mkdir(parents=True, exist_ok=True)
     with Journal(out, state.step, config.train.steps, enabled=accelerator.is_main_process) as journal:
         run = Run(config, out, accelerator, state, journal, Validation(val, config.train.choose_by), best)
         run.write_config()
         run.steps(batches(config, pairs, state.step, accelerator))
-    return out / "best.safetensors"
+    return out / BEST
 
 
 def checked_pairs(config: Config) -> tuple[list[Pair], list[Pair]]:
@@ -59,10 +63,18 @@ def checked_pairs(config: Config) -> tuple[list[Pair], list[Pair]]:
     return readable(pairs), readable(val)
 
 
-def _claim(out: Path, resume: bool) -> None:
+def _check_out(out: Path, resume: bool) -> None:
+    if resume and not (out / STATE).is_file():
+        raise WeightsError(f"nothing to resume: no {out / STATE}")
     if (out / STATE).exists() and not resume:
         raise ConfigError(f"{out} holds a run already; add --resume to go on with it, or choose another --out")
-    (out / "samples").mkdir(parents=True, exist_ok=True)
+    if (out / BEST).exists() and not resume:
+        raise ConfigError(f"{out} holds a run that ended before its first checkpoint; choose another --out")
+
+
+def _check_crop(crop: int, multiple: int) -> None:
+    if crop % multiple:
+        raise ConfigError(f"data.crop: {crop} is no multiple of {multiple}, which this network works in")
 
 
 def batches(
@@ -174,14 +186,19 @@ class Run:
         if self.validation.is_better(score, self.best):
             self.best = score
             card = {"step": str(step), **{f"val_{name}": f"{value:.4f}" for name, value in scores.items()}}
-            self.state.ema.save(self.out / "best.safetensors", card=card)
+            self.save_average(BEST, card)
 
     def save(self) -> None:
         """Write the state and the averaged weights as they are now."""
         if self.accelerator.is_main_process:
-            self.state.ema.save(self.out / "last.safetensors", card={"step": str(self.state.step)})
+            self.save_average(LAST, {"step": str(self.state.step)})
             save_state(self.state, self.best, self.out, self.accelerator)
         self.saved = time.monotonic()
+
+    def save_average(self, name: str, card: Mapping[str, str]) -> None:
+        """Write the averaged weights to the file `name`."""
+        with writing(self.out / name):
+            self.state.ema.save(self.out / name, card=card)
 
     def write_config(self) -> None:
         """The resolved settings, beside what they lead to."""

@@ -32,14 +32,14 @@ GAN = {"lsgan": (lsgan_discriminator, lsgan_generator), "hinge": (hinge_discrimi
 
 @dataclass
 class TrainingState:
-    """All that changes during training, and the fixed judge of perceptual distance."""
+    """All that changes during training, and the fixed network that perceptual distance is taken in."""
 
     model: nn.Module
     critic: nn.Module
     ema: Pix2Next
     optim_g: Optimizer
     optim_d: Optimizer
-    judge: PerceptualFeatures | None
+    perceptual_network: PerceptualFeatures | None
     step: int = 0
 
     @classmethod
@@ -48,15 +48,15 @@ class TrainingState:
         torch.manual_seed(config.train.seed)
         model = Pix2Next(config.model)
         critic = MultiScaleDiscriminator(4, **config.discriminator.model_dump())
-        judge = PerceptualFeatures(config.loss.perceptual_network) if config.loss.perceptual else None
+        fixed = PerceptualFeatures(config.loss.perceptual_network) if config.loss.perceptual else None
         ema = copy.deepcopy(model).eval().requires_grad_(False)
         if config.train.channels_last:
             for network in (model, critic, ema):
                 network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         optim_g, optim_d = _optimizers(model, critic, config.train)
         prepared = accelerator.prepare(model, critic, optim_g, optim_d)
-        judge = judge.to(accelerator.device) if judge else None
-        return cls(prepared[0], prepared[1], ema.to(accelerator.device), prepared[2], prepared[3], judge)
+        fixed = fixed.to(accelerator.device) if fixed else None
+        return cls(prepared[0], prepared[1], ema.to(accelerator.device), prepared[2], prepared[3], fixed)
 
 
 def _optimizers(model: Pix2Next, critic: nn.Module, train: TrainConfig) -> tuple[Optimizer, Optimizer]:
@@ -70,7 +70,10 @@ def _optimizers(model: Pix2Next, critic: nn.Module, train: TrainConfig) -> tuple
 
 
 def learning_rate(step: int, train: TrainConfig) -> float:
-    """The share of the full rate at `step`: linear over the warm-up, then half a cosine down to `final_rate`."""
+    """The share of the full rate at `step`: linear over the warm-up, then half a cosine down to `final_rate`.
+
+    The released code means the same, but steps its schedule once an epoch, so that its rate only ever warms up.
+    """
     if step < train.warmup_steps:
         return (step + 1) / train.warmup_steps
     progress = (step - train.warmup_steps) / max(train.steps - train.warmup_steps, 1)
@@ -90,25 +93,26 @@ def update(
     D's loss and, detached, feature matching.
     """
     weights = config.loss
-    discriminate, fool = GAN[weights.gan_kind]
-    adversarial = state.step >= config.train.discriminator_starts and (weights.gan or weights.feature_matching)
+    gan_d, gan_g = GAN[weights.gan_kind]
+    started = state.step >= config.train.discriminator_starts
+    adversarial = started and bool(weights.gan or weights.feature_matching)
     set_rate(state, learning_rate(state.step, config.train))
 
     # G: look like the truth, and to D like the truth does.
     fake = state.model(rgb)
-    parts = direct_terms(state.judge, fake, nir, weights)
+    parts = direct_terms(state.perceptual_network, fake, nir, weights)
     if adversarial:
-        real = state.critic(rgb, nir)
+        on_real = state.critic(rgb, nir)
         with frozen(state.critic):
-            judged = state.critic(rgb, fake)
-        parts["gan"] = fool([it.logits for it in judged])
-        parts["feature_matching"] = feature_matching([it.features for it in real], [it.features for it in judged])
+            on_fake = state.critic(rgb, fake)
+        parts["gan"] = gan_g([it.logits for it in on_fake])
+        parts["feature_matching"] = feature_matching([it.features for it in on_real], [it.features for it in on_fake])
     take_step(accelerator, state.optim_g, weighted(parts, weights))
 
     # D: tell real pairs from fake ones.
     if adversarial:
-        unreal = state.critic(rgb, fake.detach())
-        parts["discriminator"] = discriminate([it.logits for it in real], [it.logits for it in unreal])
+        on_fake = state.critic(rgb, fake.detach())
+        parts["discriminator"] = gan_d([it.logits for it in on_real], [it.logits for it in on_fake])
         take_step(accelerator, state.optim_d, parts["discriminator"])
 
     update_average(state.ema, accelerator.unwrap_model(state.model), average_share(state.step, config.train.ema))
@@ -117,7 +121,10 @@ def update(
 
 
 def direct_terms(
-    judge: PerceptualFeatures | None, fake: Float[Tensor, "b 1 h w"], nir: Float[Tensor, "b 1 h w"], weights: LossConfig
+    perceptual_network: PerceptualFeatures | None,
+    fake: Float[Tensor, "b 1 h w"],
+    nir: Float[Tensor, "b 1 h w"],
+    weights: LossConfig,
 ) -> dict[str, Tensor]:
     """The terms that need no critic, those with weight zero left out."""
     parts = {}
@@ -125,10 +132,10 @@ def direct_terms(
         parts["ssim"] = ssim_loss(fake, nir)
     if weights.l1:
         parts["l1"] = l1(fake, nir)
-    if judge:
+    if perceptual_network:
         with torch.no_grad():
-            truth = judge(nir)
-        parts["perceptual"] = perceptual(judge(fake), truth)
+            truth = perceptual_network(nir)
+        parts["perceptual"] = perceptual(perceptual_network(fake), truth)
     return parts
 
 
