@@ -1,5 +1,6 @@
 """The verbs as a user meets them: what they write, what they say, and their exit status."""
 
+import errno
 import json
 import os
 import subprocess
@@ -124,6 +125,15 @@ def test_an_interrupt_has_its_own_status(monkeypatch, tmp_path):
     stopped = run("train", tmp_path / "run.yaml", "--out", tmp_path / "run")
     assert stopped.exit_code == 130
     assert "Traceback" not in stopped.stderr
+
+
+def test_an_operating_system_error_without_a_file_is_one_sentence(monkeypatch, tmp_path):
+    def fill_the_disk(*_, **__):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("pix2next.config.load_config", fill_the_disk)
+    failed = run("train", tmp_path / "run.yaml", "--out", tmp_path / "run")
+    assert (failed.exit_code, failed.stderr) == (2, "error: No space left on device\n")
 
 
 def test_evaluate_scores_pictures_made_elsewhere(tmp_path, shared, monkeypatch):

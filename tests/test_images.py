@@ -1,7 +1,7 @@
 """Pixels: what is read and what is refused, the range, any size, tiles, and files that appear whole or not at all."""
 
-import itertools
 import errno
+import itertools
 import os
 import struct
 import zlib

@@ -90,6 +90,13 @@ def test_size_and_depth_are_the_inputs(size, dtype):
     assert near(nir, rgb @ np.array([0.299, 0.587, 0.114]))
 
 
+def test_a_masked_array_counts_with_all_its_values():
+    rgb = noise(9, 14, 3, dtype=np.float64)
+    nir = Translator(Luma(), device="cpu")(np.ma.masked_greater(rgb, 0.5))
+    assert type(nir) is np.ndarray
+    assert near(nir, rgb @ np.array([0.299, 0.587, 0.114]))
+
+
 def test_a_large_picture_is_the_same_in_tiles():
     rgb = noise(2000, 3000, 3)
     nir = Translator(Luma(), device="cpu", batch_size=2)(rgb)

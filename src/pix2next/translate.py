@@ -162,7 +162,7 @@ def as_picture(rgb: object) -> np.ndarray:
         case Image.Image():
             return from_pillow(rgb)
         case np.ndarray():
-            return _checked(rgb)
+            return _checked(np.asarray(rgb))  # A masked array's values, without its mask.
     raise ImageError(f"a {type(rgb).__name__} is no picture; give a path, a Pillow image or a numpy array")
 
 

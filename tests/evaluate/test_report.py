@@ -233,6 +233,20 @@ def test_settings_that_would_fail_at_the_end_fail_at_the_start(tmp_path, light):
     with pytest.raises(ConfigError, match="'luma' is the name of a baseline"):
         report.evaluate_model(red, data, tmp_path / "out", name="luma")
 
+    def unasked(*_):
+        raise AssertionError("a picture was scored")
+
+    (tmp_path / "loop").symlink_to("loop")
+    for out in ("file/scores", "loop"):
+        with pytest.raises(ConfigError, match=f"cannot make the folder .*{out}"):
+            report.evaluate_model(unasked, data, tmp_path / out)
+        with pytest.raises(ConfigError, match=f"cannot make the folder .*{out}"):
+            report.evaluate_folders(data / "nir", data / "nir", tmp_path / out)
+
+
+def test_a_table_has_no_negative_zero():
+    assert report._shown("DISTS", -1e-8) == "0.0000"
+
 
 def test_missing_weights_end_it_before_the_model_runs(tmp_path, no_weights):
     def untouched(rgb: np.ndarray) -> np.ndarray:

@@ -80,6 +80,13 @@ def test_offset_scale_stretches_the_grid_of_taps_too() -> None:
     torch.testing.assert_close(stretched, dilated)
 
 
+def test_padding_rounds_as_zeros_around_the_input_do() -> None:
+    # Bit for bit, so that results agree with the original's, which pads, at any size.
+    x, offset, mask = torch.randn(1, 48, 77, 4), torch.randn(1, 48, 77, 18), torch.rand(1, 48, 77, 9)
+    padded = dcnv3(F.pad(x, (0, 0, 1, 1, 1, 1)), offset, mask, **(THREE | {"padding": 0}))
+    assert torch.equal(dcnv3(x, offset, mask, **THREE), padded)
+
+
 def test_groups_move_independently() -> None:
     x = torch.randn(1, 6, 7, 8)
     offset, mask = torch.randn(1, 6, 7, 36), torch.rand(1, 6, 7, 18)

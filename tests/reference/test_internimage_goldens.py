@@ -2,6 +2,7 @@
 
 import ast
 import pickle
+import re
 from pathlib import Path
 from typing import Any
 
@@ -81,6 +82,18 @@ def test_head_can_be_left_out(goldens: Path) -> None:
     assert load_internimage(goldens / f"{NAMES[0]}.safetensors", **settings, head=False).classifier is None
 
 
+def test_mlp_ratios_that_round_down_are_read(goldens: Path, tmp_path: Path) -> None:
+    state, _, settings = golden(goldens, NAMES[0])
+    for name, value in state.items():
+        if ".mlp.fc1." in name:
+            state[name] = value[: int(2.7 * len(value) / 4)].clone()
+        if ".mlp.fc2.weight" in name:
+            state[name] = value[:, : int(2.7 * len(value))].clone()
+    save_file(state, tmp_path / "narrow.safetensors")
+    model = load_internimage(tmp_path / "narrow.safetensors", **settings)
+    assert [stage.blocks[0].mlp.fc1.out_features for stage in model.stages] == [43, 86, 172, 345]
+
+
 @pytest.mark.parametrize(
     ("wrong", "message"),
     [
@@ -102,6 +115,8 @@ def test_files_that_do_not_fit_are_refused(goldens: Path, tmp_path: Path) -> Non
     files: dict[str, tuple[Any, str]] = {
         "missing": ({k: v for k, v in state.items() if k != key}, "stages.2.blocks.1.norm1.weight is missing"),
         "shape": (state | {key: torch.ones(3)}, "stages.2.blocks.1.norm1.weight is 3 instead of 64"),
+        "kind": (state | {key: torch.ones(64, dtype=torch.int32)}, "norm1.weight is 64 int32 instead of 64"),
+        "nan": (state | {key: torch.full((64,), float("nan"))}, "norm1.weight holds NaN or infinite values"),
         "extra": (state | {"levels.0.surplus": torch.ones(3)}, "stages.0.surplus has no place"),
         "stemless": ({k: v for k, v in state.items() if "conv2" not in k}, "no whole InternImage"),
         "huge": (state | {"clip_projector.proj.bias": torch.ones(3)}, "is an InternImage-H or -G"),
@@ -131,7 +146,11 @@ def test_unreadable_files_are_refused_and_pickled_code_does_not_run(
     Path("empty.pth").touch()
     Path("noise.pth").write_bytes(bytes(range(256)) * 9)
     Path("text.safetensors").write_text("no weights")
-    for name in ("harmful.pth", "zipped.pth", "empty.pth", "noise.pth", "text.safetensors", "absent.pth"):
-        with pytest.raises(WeightsError, match=name):
+    torch.save({"weight": torch.ones(999)}, "half.pth")
+    Path("half.pth").write_bytes(Path("half.pth").read_bytes()[:2000])
+    names = ("harmful.pth", "zipped.pth", "empty.pth", "noise.pth", "half.pth", "text.safetensors", "absent.pth")
+    for name in names:
+        with pytest.raises(WeightsError, match=name) as error:
             load_internimage(name, groups=(1, 2, 4, 8), offset_scale=1.0, post_norm=False, layer_scale=None)
+        assert not re.search(r"\n|\. ", str(error.value))
     assert not Path("ran").exists()

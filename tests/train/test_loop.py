@@ -147,9 +147,9 @@ def test_a_crop_that_the_network_cannot_take_is_refused(data: Path, tmp_path: Pa
 
 @pytest.mark.parametrize("error", [RuntimeError("unexpected pos 640 vs 534"), SafetensorError("No space left")])
 def test_a_checkpoint_that_cannot_be_written_is_one_sentence(tmp_path: Path, error: Exception) -> None:
-    with pytest.raises(WeightsError, match=r"cannot write .*state\.pt, perhaps for want of space"):
-        with writing(tmp_path / "state.pt"):
-            raise error
+    said = r"cannot write .*state\.pt, perhaps for want of space"
+    with pytest.raises(WeightsError, match=said), writing(tmp_path / "state.pt"):
+        raise error
 
 
 def test_what_cannot_be_resumed_is_said(data: Path, tmp_path: Path) -> None:

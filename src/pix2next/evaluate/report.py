@@ -2,6 +2,7 @@
 
 import json
 import math
+import os
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -85,12 +86,13 @@ def evaluate_model(
         PairError: no pairs there, a picture without a partner, or partners of different sizes.
         ImageError: a picture cannot be read.
         WeightsError: a metric's network is neither on disk nor to be had.
-        ConfigError: `out` is a file, or `name` a baseline's.
+        ConfigError: `out` cannot be written to, or `name` is a baseline's.
     """
     _check_settings(name, out)
     scored, train = find_scored(data)
     check_sizes(scored)
     scorer = _Scorer()
+    _make_folder(out)
     baselines = Baselines.fit(scored, train)
 
     def examples() -> Iterator[Example]:
@@ -118,7 +120,7 @@ def evaluate_folders(
         PairError: a picture without a partner, or partners of different sizes.
         ImageError: a picture cannot be read.
         WeightsError: a metric's network is neither on disk nor to be had.
-        ConfigError: `out` is a file, or `name` a baseline's.
+        ConfigError: `out` cannot be written to, or `name` is a baseline's.
     """
     _check_settings(name, out)
     made = find_pairs(fake, nir, kind="made")
@@ -126,6 +128,7 @@ def evaluate_folders(
     rgb = rgb or (beside if beside.is_dir() else None)
     _check_made(made)
     scorer = _Scorer()
+    _make_folder(out)
     if rgb is None:
         notes = [f"no baselines: there is no folder {beside}, and no other RGB folder was given"]
         alone = (Example(pair.name, read_nir(pair.nir), {name: read_nir(pair.rgb)}) for pair in made)
@@ -172,7 +175,7 @@ def scores_table(scores: Scores) -> Table:
 def _shown(metric: str, value: float | None) -> str:
     if value is None:
         return "-"
-    return f"{value:.2f}" if metric in ("PSNR", "RMSE") else f"{value:.4f}"
+    return f"{value:z.2f}" if metric in ("PSNR", "RMSE") else f"{value:z.4f}"
 
 
 def _is_split(folder: Path) -> bool:
@@ -205,6 +208,16 @@ def _check_settings(name: str, out: Path) -> None:
         raise ConfigError(f"'{name}' is the name of a baseline; give what is scored another one")
     if out.exists() and not out.is_dir():
         raise ConfigError(f"{out} is a file; --out takes a folder")
+
+
+def _make_folder(out: Path) -> None:
+    """Raises: ConfigError if nothing can be written there, before time goes into scores."""
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError(f"cannot make the folder {out}: {error.strerror}") from error
+    if not os.access(out, os.W_OK):
+        raise ConfigError(f"cannot write to the folder {out}: no permission")
 
 
 def _report(

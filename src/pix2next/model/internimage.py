@@ -293,7 +293,7 @@ def check_settings(state: dict[str, Tensor], given: dict[str, Any], path: Path) 
     """
     masks = [f"stages.{i}.blocks.0.dcn.mask.bias" for i in range(count_numbered(state, "stages."))]
     shown = {
-        "groups": tuple(len(state[name]) // KERNEL**2 for name in masks if name in state),
+        "groups": tuple(state[name].numel() // KERNEL**2 for name in masks if name in state),
         "post_norm": "stages.0.norm.weight" not in state,
         "layer_scale": "stages.0.blocks.0.gamma1" in state,
     }
@@ -309,18 +309,19 @@ def sizes(state: dict[str, Tensor], path: Path) -> dict[str, Any]:
     Raises:
         WeightsError: the tensors from which they are read are not all there.
     """
-    try:
-        stages = count_numbered(state, "stages.")
-        channels, mlp_weight = len(state["stem.conv2.weight"]), state[f"stages.{stages - 1}.blocks.0.mlp.fc1.weight"]
-    except KeyError as error:
-        raise WeightsError(f"{path} is no whole InternImage: {error.args[0]} is missing") from None
+    stages = count_numbered(state, "stages.")
+    mlp_name = f"stages.{stages - 1}.blocks.0.mlp.fc1.weight"
+    for name, axes in {"stem.conv1.weight": 4, "stem.conv2.weight": 4, mlp_name: 2}.items():
+        if name not in state or state[name].ndim != axes or 0 in state[name].shape:
+            raise WeightsError(f"{path} is no whole InternImage: {name} is missing or has not {axes} axes")
+    hidden, widest = state[mlp_name].shape
     head = state.get("classifier.linear.bias")
     return {
-        "channels": channels,
+        "channels": len(state["stem.conv2.weight"]),
         "depths": [count_numbered(state, f"stages.{i}.blocks.") for i in range(stages)],
-        # The widest stage tells a ratio best: rounded down, it gives the narrower ones. Half a unit more keeps the
+        # The widest stage tells the ratio best: rounded down, it gives the narrower ones. Half a unit more keeps the
         # division from falling below the whole number.
-        "mlp_ratio": (len(mlp_weight) + 0.5) / mlp_weight.shape[1],
+        "mlp_ratio": (hidden + 0.5) / widest,
         "in_channels": state["stem.conv1.weight"].shape[1],
-        "classes": 0 if head is None else len(head),
+        "classes": 0 if head is None else head.numel(),
     }

@@ -123,8 +123,8 @@ class ReleasedGenerator(nn.Module):
     def __init__(self, plan: Plan, *, norm_groups: int, heads: int, vfm_groups: Sequence[int]) -> None:
         super().__init__()
         self.stem = nn.Conv2d(plan.channels[0], plan.stem, 1)
-        # An InternImage of no published size that sees the stem's output, not the picture. Its classifier is there
-        # and never used.
+        # An InternImage of no published size that sees the stem's output, not the picture. The released one has a
+        # classifier that is never used: it is built at the published size, which counts it, and not loaded.
         self.vfm = InternImage(
             **plan.vfm, groups=vfm_groups, post_norm=True, layer_scale=1e-5, in_channels=plan.stem, drop_path=0.2
         )
@@ -231,9 +231,10 @@ def is_released(weights: Any) -> bool:
 
 
 def split_vfm(released: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-    """Give InternImage's tensors by our names, and the others by theirs."""
+    """Give InternImage's tensors by our names, without its unused classifier, and the others by theirs."""
     vfm = {name.removeprefix(VFM): value for name, value in released.items() if name.startswith(VFM)}
-    return rename(vfm, internimage.RELEASED_NAMES), {
+    vfm = rename(vfm, internimage.RELEASED_NAMES)
+    return {name: value for name, value in vfm.items() if not name.startswith("classifier.")}, {
         name: value for name, value in released.items() if not name.startswith(VFM)
     }
 
@@ -258,6 +259,8 @@ def read_plan(released: Mapping[str, Tensor], path: Path) -> Plan:
         )
     except KeyError as error:
         raise WeightsError(f"{path} is no whole released generator: {error.args[0]} is missing") from None
+    except (IndexError, TypeError):
+        raise WeightsError(f"{path} is no released generator: its first or last layer is no convolution") from None
     except ValueError as error:
         raise WeightsError(f"{path}: {error}") from None
 
@@ -302,9 +305,13 @@ def check_arguments(plan: Plan, norm_groups: int, heads: int, path: Path) -> Non
         for channels in normed:
             if channels % norm_groups:
                 raise WeightsError(
-                    f"{path} has layers of {channels} channels, which norm_groups={norm_groups} does not divide"
+                    f"{path} has layers of {channels} channels, which norm_groups={norm_groups} does not divide; "
+                    "no tensor tells the number it was trained with, so pass that to load_generator"
                 )
         if kind == "attention" and width % heads:
-            raise WeightsError(f"{path} attends over {width} channels, which heads={heads} does not divide")
+            raise WeightsError(
+                f"{path} attends over {width} channels, which heads={heads} does not divide; "
+                "no tensor tells the number it was trained with, so pass that to load_generator"
+            )
         if kind == "attention" and other not in maps:
             raise WeightsError(f"{path} attends to features of {other} channels, but its VFM's maps have {maps}")

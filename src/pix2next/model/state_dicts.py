@@ -52,7 +52,7 @@ def read_weights(path: Path) -> Any:
     except pickle.UnpicklingError:
         raise WeightsError(f"{path} is no weights file that can be read without running code from it") from None
     except Exception as error:  # a broken pickle can raise nearly anything
-        reason = next(iter(str(error).splitlines()), "it ends too early")
+        reason = re.split(r"\.?\s*\n|\. ", str(error).strip())[0] or "it ends too early"
         raise WeightsError(f"cannot read weights from {path}: {reason}") from None
 
 
@@ -83,11 +83,12 @@ def count_numbered(names: Iterable[str], prefix: str) -> int:
     return len({match[1] for name in names if (match := pattern.match(name))})
 
 
-def fit(module: nn.Module, state: Mapping[str, Tensor], path: Path) -> None:
+def fit(module: nn.Module, state: Mapping[str, Tensor], source: Path | str) -> None:
     """Give `module`, built on the meta device, the tensors of `state` as float32.
 
     Raises:
-        WeightsError: a tensor is missing, left over or of another shape; the message names the first.
+        WeightsError: a tensor is missing, left over, of another shape or kind, or not finite; the message names
+            `source` and the first of them.
     """
     wanted = module.state_dict()
     problems = [
@@ -96,17 +97,23 @@ def fit(module: nn.Module, state: Mapping[str, Tensor], path: Path) -> None:
         *(
             f"{name} is {_size(value)} instead of {_size(wanted[name])}"
             for name, value in state.items()
-            if name in wanted and value.shape != wanted[name].shape
+            if name in wanted and _kind(value) != _kind(wanted[name])
         ),
     ]
-    if problems:
-        raise WeightsError(f"{path} does not fit {type(module).__name__}: {_first(problems)}")
     floats = {name: value.float() if value.is_floating_point() else value for name, value in state.items()}
+    problems += [f"{name} holds NaN or infinite values" for name, value in floats.items() if not value.isfinite().all()]
+    if problems:
+        raise WeightsError(f"{source} does not fit {type(module).__name__}: {_first(problems)}")
     module.load_state_dict(floats, assign=True)
 
 
+def _kind(tensor: Tensor) -> tuple[torch.Size, bool]:
+    return tensor.shape, tensor.is_floating_point()
+
+
 def _size(tensor: Tensor) -> str:
-    return " x ".join(map(str, tensor.shape)) or "a single number"
+    kind = "" if tensor.is_floating_point() else f" {str(tensor.dtype).removeprefix('torch.')}"
+    return (" x ".join(map(str, tensor.shape)) or "a single number") + kind
 
 
 def _first(problems: Sequence[str]) -> str:

@@ -15,6 +15,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from pix2next.errors import ConfigError, WeightsError
+from pix2next.model.state_dicts import fit
 
 Norm = Literal["batch", "instance", "spectral", "none"]
 NORMS = ("batch", "instance", "spectral", "none")
@@ -96,7 +97,7 @@ def load_released_discriminator(state: Mapping[str, Tensor]) -> MultiScaleDiscri
 
     Raises: WeightsError if no such key is there or a tensor does not fit.
     """
-    found = [(RELEASED_KEY.search(name), tensor) for name, tensor in state.items()]
+    found = [(RELEASED_KEY.search(name), tensor) for name, tensor in state.items() if isinstance(tensor, Tensor)]
     tensors = {(int(key["scale"]), int(key["stage"]), key["rest"]): tensor for key, tensor in found if key}
     if not tensors:
         raise WeightsError(
@@ -105,15 +106,19 @@ def load_released_discriminator(state: Mapping[str, Tensor]) -> MultiScaleDiscri
     scales = 1 + max(scale for scale, _, _ in tensors)
     last = max(stage for _, stage, _ in tensors)
     first = tensors.get((0, 0, "0.weight"))
-    if first is None or first.ndim != 4:
+    if first is None or first.ndim != 4 or 0 in first.shape:
         raise WeightsError("the released discriminator's 'scale0_layer0.0.weight' is missing or no convolution")
+    if last < 2:
+        raise WeightsError(f"the released discriminator has {last + 1} layers a scale; it needs at least 3")
     norm = "batch" if (0, 1, "1.running_mean") in tensors else "instance"
-    model = MultiScaleDiscriminator(first.shape[1], first.shape[0], last - 1, scales, norm)
-    renamed = {_our_name(scales - 1 - scale, stage, last, rest): t for (scale, stage, rest), t in tensors.items()}
-    try:
-        model.load_state_dict(renamed)
-    except RuntimeError as error:
-        raise WeightsError(f"the released discriminator does not fit its own sizes: {error}") from error
+    with torch.device("meta"):
+        model = MultiScaleDiscriminator(first.shape[1], first.shape[0], last - 1, scales, norm)
+    # Copies, as training changes them in place.
+    renamed = {
+        _our_name(scales - 1 - scale, stage, last, rest): tensor.clone()
+        for (scale, stage, rest), tensor in tensors.items()
+    }
+    fit(model, renamed, "the released discriminator")
     return model
 
 
