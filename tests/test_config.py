@@ -42,6 +42,7 @@ def test_overrides_are_yaml_and_win(tmp_path: Path) -> None:
         ("train: {step: 7}", [], r"unknown setting train\.step; known here: steps,"),
         ("nets: {}", [], "unknown setting nets; known here: model,"),
         ("model: {generator: {fusions: [{att: bottleneck}]}}", [], "known here: at, how, reads"),
+        ("train: {betas: [0.5, 1]}", [], r"train\.betas\.1: .*less than 1"),
         ("train: {steps: 0}", [], r"train\.steps: .*greater than 0, got 0"),
         ("train: {steps: many}", [], r"train\.steps: .*got 'many'"),
         ("train: {}", ["train.steps"], "expected NAME=VALUE"),
@@ -77,6 +78,15 @@ def test_wrong_settings_are_refused_by_name(tmp_path: Path, text: str, overrides
 def test_a_missing_config_is_named(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"absent\.yaml"):
         load_config(tmp_path / "absent.yaml")
+
+
+def test_no_mixed_precision_is_no_truth_value(tmp_path: Path) -> None:
+    """YAML reads a bare no as false."""
+    path = write(tmp_path, "train: {mixed_precision: no}\n")
+    assert load_config(path).train.mixed_precision == "no"
+    assert load_config(path, ["train.mixed_precision=no"]).train.mixed_precision == "no"
+    with pytest.raises(ConfigError, match=r"train\.mixed_precision: .*got True"):
+        load_config(path, ["train.mixed_precision=yes"])
 
 
 def test_settings_are_frozen() -> None:

@@ -6,7 +6,7 @@ A YAML file in `configs/` says only what differs from here; `key.inner=value` ov
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from pix2next.errors import ConfigError
 
 How = Literal["cross", "self_cross", "self", "concat"]
+Share = Annotated[float, Field(ge=0, lt=1)]
 Site = re.compile(r"(encoder|decoder)\.(\d+)|bottleneck")
 
 
@@ -196,13 +197,13 @@ class TrainConfig(Settings):
     vfm_learning_rate: float | None = Field(None, gt=0)
     """Rate of the VFM's own parameters; the generator's if not given."""
     discriminator_learning_rate: float = Field(1e-4, gt=0)
-    betas: tuple[float, float] = (0.5, 0.999)
+    betas: tuple[Share, Share] = (0.5, 0.999)
     warmup_steps: int = Field(1000, ge=0)
     final_rate: float = Field(0.0, ge=0, le=1)
     """Share of the rate left at the last step; a cosine leads there."""
     discriminator_starts: int = Field(0, ge=0)
     """Steps of the other losses alone before the GAN terms begin."""
-    ema: float = Field(0.999, ge=0, lt=1)
+    ema: Share = 0.999
     """Decay of the moving average of G's weights, which is what is validated and kept; 0 averages nothing."""
     mixed_precision: Literal["no", "bf16", "fp16"] = "no"
     channels_last: bool = True
@@ -211,6 +212,11 @@ class TrainConfig(Settings):
     log_every: int = Field(50, gt=0)
     choose_by: Literal["psnr", "ssim", "lpips"] = "ssim"
     """The validation score by which the best weights are chosen."""
+
+    @field_validator("mixed_precision", mode="before")
+    @classmethod
+    def _yaml_reads_no_as_false(cls, value: object) -> object:
+        return "no" if value is False else value
 
 
 class Config(Settings):

@@ -1,4 +1,4 @@
-"""The critics' geometry, and what each setting does."""
+"""The discriminators' geometry, and what each setting does."""
 
 import pytest
 import torch

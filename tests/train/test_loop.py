@@ -7,14 +7,16 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from accelerate import Accelerator
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 
-from pix2next.config import Config
+from pix2next.config import Config, FusionConfig, ModelConfig, VfmConfig
 from pix2next.errors import ConfigError, PairError, Pix2NextError, WeightsError
 from pix2next.model.pix2next import load_model
-from pix2next.train.checkpoint import writing
+from pix2next.train.checkpoint import load_state, writing
 from pix2next.train.loop import train
+from pix2next.train.step import TrainingState
 
 
 def put_pairs(root: Path, split: str, count: int, first: int) -> None:
@@ -118,7 +120,7 @@ def test_a_resumed_run_takes_the_same_steps(data: Path, tmp_path: Path, monkeypa
     one, other = (load_file(tmp_path / name / "last.safetensors") for name in ("whole", "part"))
     assert all(torch.equal(one[name], other[name]) for name in one)
     states = [torch.load(tmp_path / name / "state.pt", weights_only=True) for name in ("whole", "part")]
-    for part in ("model", "critic", "ema"):
+    for part in ("model", "discriminator", "ema"):
         assert all(torch.equal(states[0][part][name], states[1][part][name]) for name in states[0][part])
 
 
@@ -184,3 +186,21 @@ def test_a_loss_that_is_no_number_stops_the_run(data: Path, tmp_path: Path, monk
     monkeypatch.setattr("pix2next.train.step.l1", lambda fake, nir: (fake - nir).abs().mean() * float("nan"))
     with pytest.raises(Pix2NextError, match="ssim is not finite at step 2"):
         train(config(data), tmp_path / "run")
+
+
+def test_a_batch_norm_without_a_batch_is_said(data: Path, tmp_path: Path) -> None:
+    base = config(data, batch_size=1)
+    fusion = FusionConfig(at="bottleneck", heads=1, head_width=8)
+    generator = base.model.generator.model_copy(update={"fusions": (fusion,)})
+    model = ModelConfig(vfm=VfmConfig(name="timm:resnet18", weights="none"), generator=generator)
+    with pytest.raises(ConfigError, match=r"raise train\.batch_size or data\.crop"):
+        train(base.model_copy(update={"model": model}), tmp_path / "run")
+
+
+def test_a_resumed_run_takes_its_rates_from_the_settings_of_now(data: Path, tmp_path: Path) -> None:
+    train(config(data, steps=2), tmp_path / "run")
+    accelerator = Accelerator(cpu=True)
+    state = TrainingState.start(config(data, discriminator_learning_rate=7e-4), accelerator)
+    load_state(state, tmp_path / "run", accelerator)
+    assert state.step == 2
+    assert [group["base_lr"] for group in state.optim_d.param_groups] == [7e-4]

@@ -54,34 +54,34 @@ def moved(module: torch.nn.Module, before: list[torch.Tensor]) -> int:
 def test_an_update_moves_both_networks_and_the_average() -> None:
     config, accelerator = small(), Accelerator(cpu=True)
     state = TrainingState.start(config, accelerator)
-    g, d, ema = (snapshot(net) for net in (state.model, state.critic, state.ema))
+    g, d, ema = (snapshot(net) for net in (state.model, state.discriminator, state.ema))
     losses = update(state, *batch(), config, accelerator)
     assert set(losses) == {"ssim", "gan", "feature_matching", "discriminator"}
     assert all(loss.isfinite() and not loss.requires_grad for loss in losses.values())
     assert moved(state.model, g) == len(g)
-    assert moved(state.critic, d) == len(d)
+    assert moved(state.discriminator, d) == len(d)
     assert moved(state.ema, ema) == len(ema)
     assert state.step == 1
 
 
-def test_the_critics_rest_until_they_start() -> None:
+def test_the_discriminators_rest_until_they_start() -> None:
     config, accelerator = small(discriminator_starts=1), Accelerator(cpu=True)
     state = TrainingState.start(config, accelerator)
-    before = snapshot(state.critic)
+    before = snapshot(state.discriminator)
     assert set(update(state, *batch(), config, accelerator)) == {"ssim"}
-    assert moved(state.critic, before) == 0
+    assert moved(state.discriminator, before) == 0
     assert "discriminator" in update(state, *batch(), config, accelerator)
 
 
-def test_the_generators_loss_teaches_the_critics_nothing() -> None:
+def test_the_generators_loss_teaches_the_discriminators_nothing() -> None:
     accelerator = Accelerator(cpu=True)
     state = TrainingState.start(small(), accelerator)
-    with frozen(state.critic):
+    with frozen(state.discriminator):
         rgb, nir = batch()
         fake = nir.clone().requires_grad_()
-        state.critic(rgb, fake)[0].logits.sum().backward()
+        state.discriminator(rgb, fake)[0].logits.sum().backward()
     assert fake.grad is not None and fake.grad.abs().sum() > 0
-    assert all(parameter.grad is None and parameter.requires_grad for parameter in state.critic.parameters())
+    assert all(parameter.grad is None and parameter.requires_grad for parameter in state.discriminator.parameters())
 
 
 def test_a_weight_of_zero_leaves_its_term_out() -> None:

@@ -3,10 +3,12 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import torch
 from accelerate import Accelerator
 from safetensors import SafetensorError
+from torch.optim import Optimizer
 
 from pix2next.errors import WeightsError, one_line
 from pix2next.images import atomic_path
@@ -25,7 +27,7 @@ def save_state(state: TrainingState, best: float | None, out: Path, accelerator:
         "step": state.step,
         "best": best,
         "model": accelerator.unwrap_model(state.model).state_dict(),
-        "critic": accelerator.unwrap_model(state.critic).state_dict(),
+        "discriminator": accelerator.unwrap_model(state.discriminator).state_dict(),
         "ema": state.ema.state_dict(),
         "optim_g": state.optim_g.state_dict(),
         "optim_d": state.optim_d.state_dict(),
@@ -56,13 +58,21 @@ def load_state(state: TrainingState, out: Path, accelerator: Accelerator) -> flo
     content = read_weights(path)
     try:
         accelerator.unwrap_model(state.model).load_state_dict(content["model"])
-        accelerator.unwrap_model(state.critic).load_state_dict(content["critic"])
+        accelerator.unwrap_model(state.discriminator).load_state_dict(content["discriminator"])
         state.ema.load_state_dict(content["ema"])
-        state.optim_g.load_state_dict(content["optim_g"])
-        state.optim_d.load_state_dict(content["optim_d"])
+        _load_optimizer(state.optim_g, content["optim_g"])
+        _load_optimizer(state.optim_d, content["optim_d"])
     except (KeyError, RuntimeError, ValueError) as error:
-        raise WeightsError(f"{path} was made with other settings: {str(error)[:200]}") from error
+        raise WeightsError(f"{path} was made with other settings: {one_line(error)}") from error
     torch.set_rng_state(content["random"])
     state.step = content["step"]
     best: float | None = content["best"]
     return best
+
+
+def _load_optimizer(optimizer: Optimizer, saved: dict[str, Any]) -> None:
+    """Moments and counts from the checkpoint; rates from the settings of now."""
+    rates = [group["base_lr"] for group in optimizer.param_groups]
+    optimizer.load_state_dict(saved)
+    for group, rate in zip(optimizer.param_groups, rates, strict=True):
+        group["base_lr"] = rate

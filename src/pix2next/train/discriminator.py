@@ -1,4 +1,4 @@
-"""The critics: PatchGANs that judge an (RGB, NIR) pair at several resolutions.
+"""The discriminators: PatchGANs that judge an (RGB, NIR) pair at several resolutions.
 
 Source: Pix2Next (arXiv:2409.16706), three PatchGANs at full, 1/2 and 1/4 resolution; the geometry is that of
 pix2pixHD (arXiv:1711.11585), sec. 3.2, and of the released Pix2Next code (Yonsei-STL/pix2next, c95c865), so that
@@ -24,7 +24,7 @@ RELEASED_KEY = re.compile(r"(?:^|\.)scale(?P<scale>\d+)_layer(?P<stage>\d+)\.(?P
 
 
 class ScaleOutput(NamedTuple):
-    """What one critic says of a batch: a map of logits, one a patch, and the activations that led to it."""
+    """What one discriminator says of a batch: a map of logits, one a patch, and the activations that led to it."""
 
     logits: Float[Tensor, "b 1 h w"]
     features: list[Tensor]
@@ -82,9 +82,9 @@ class MultiScaleDiscriminator(nn.Module):
         """One output a scale, full resolution first; both pictures in [-1, 1]."""
         pair = torch.cat([rgb, nir], dim=1)
         outputs = []
-        for scale, critic in enumerate(self.scales):
+        for scale, discriminator in enumerate(self.scales):
             pair = _halve(pair) if scale else pair
-            outputs.append(critic(pair))
+            outputs.append(discriminator(pair))
         return outputs
 
 

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import fmean
@@ -47,8 +48,23 @@ def train(config: Config, out: Path, *, resume: bool = False) -> Path:
     with Journal(out, state.step, config.train.steps, enabled=accelerator.is_main_process) as journal:
         run = Run(config, out, accelerator, state, journal, Validation(val, config.train.choose_by), best)
         run.write_config()
-        run.steps(batches(config, pairs, state.step, accelerator))
+        with _said_of_batch_norm():
+            run.steps(batches(config, pairs, state.step, accelerator))
     return out / BEST
+
+
+@contextmanager
+def _said_of_batch_norm() -> Iterator[None]:
+    """Torch knows only when it computes that a batch norm is left with a single value a channel."""
+    try:
+        yield
+    except ValueError as error:
+        if "more than 1 value per channel" not in str(error):
+            raise
+        raise ConfigError(
+            "a batch norm is left with one value a channel; raise train.batch_size or data.crop, "
+            "or set discriminator.norm to instance"
+        ) from error
 
 
 def checked_pairs(config: Config) -> tuple[list[Pair], list[Pair]]:
@@ -152,7 +168,7 @@ class Run:
         """Update on every batch; log, validate and save when it is time, and at the end."""
         train = self.config.train
         self.state.model.train()
-        self.state.critic.train()
+        self.state.discriminator.train()
         for waited, batch in batches:
             losses = update(self.state, batch["rgb"], batch["nir"], self.config, self.accelerator)
             step = self.state.step

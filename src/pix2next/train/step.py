@@ -1,4 +1,4 @@
-"""The training state, and one update of the generator and its critics."""
+"""The training state, and one update of the generator and its discriminators."""
 
 import copy
 from collections.abc import Iterator, Mapping
@@ -35,7 +35,7 @@ class TrainingState:
     """All that changes during training, and the fixed network that perceptual distance is taken in."""
 
     model: nn.Module
-    critic: nn.Module
+    discriminator: nn.Module
     ema: Pix2Next
     optim_g: Optimizer
     optim_d: Optimizer
@@ -47,26 +47,26 @@ class TrainingState:
         """Fresh networks from `train.seed`, prepared for the accelerator's devices and precision."""
         torch.manual_seed(config.train.seed)
         model = Pix2Next(config.model)
-        critic = MultiScaleDiscriminator(4, **config.discriminator.model_dump())
+        discriminator = MultiScaleDiscriminator(4, **config.discriminator.model_dump())
         fixed = PerceptualFeatures(config.loss.perceptual_network) if config.loss.perceptual else None
         ema = copy.deepcopy(model).eval().requires_grad_(False)
         if config.train.channels_last:
-            for network in (model, critic, ema):
+            for network in (model, discriminator, ema):
                 network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        optim_g, optim_d = _optimizers(model, critic, config.train)
-        prepared = accelerator.prepare(model, critic, optim_g, optim_d)
+        optim_g, optim_d = _optimizers(model, discriminator, config.train)
+        prepared = accelerator.prepare(model, discriminator, optim_g, optim_d)
         fixed = fixed.to(accelerator.device) if fixed else None
         return cls(prepared[0], prepared[1], ema.to(accelerator.device), prepared[2], prepared[3], fixed)
 
 
-def _optimizers(model: Pix2Next, critic: nn.Module, train: TrainConfig) -> tuple[Optimizer, Optimizer]:
+def _optimizers(model: Pix2Next, discriminator: nn.Module, train: TrainConfig) -> tuple[Optimizer, Optimizer]:
     rate = train.learning_rate
     groups = [{"params": list(model.generator.parameters()), "base_lr": rate}]
     tuned = [parameter for parameter in (model.vfm.parameters() if model.vfm else ()) if parameter.requires_grad]
     if tuned:
         groups.append({"params": tuned, "base_lr": train.vfm_learning_rate or rate})
-    critics = [{"params": list(critic.parameters()), "base_lr": train.discriminator_learning_rate}]
-    return Adam(groups, lr=rate, betas=train.betas), Adam(critics, lr=rate, betas=train.betas)
+    discriminators = [{"params": list(discriminator.parameters()), "base_lr": train.discriminator_learning_rate}]
+    return Adam(groups, lr=rate, betas=train.betas), Adam(discriminators, lr=rate, betas=train.betas)
 
 
 def learning_rate(step: int, train: TrainConfig) -> float:
@@ -102,16 +102,16 @@ def update(
     fake = state.model(rgb)
     parts = direct_terms(state.perceptual_network, fake, nir, weights)
     if adversarial:
-        on_real = state.critic(rgb, nir)
-        with frozen(state.critic):
-            on_fake = state.critic(rgb, fake)
+        on_real = state.discriminator(rgb, nir)
+        with frozen(state.discriminator):
+            on_fake = state.discriminator(rgb, fake)
         parts["gan"] = gan_g([it.logits for it in on_fake])
         parts["feature_matching"] = feature_matching([it.features for it in on_real], [it.features for it in on_fake])
     take_step(accelerator, state.optim_g, weighted(parts, weights))
 
     # D: tell real pairs from fake ones.
     if adversarial:
-        on_fake = state.critic(rgb, fake.detach())
+        on_fake = state.discriminator(rgb, fake.detach())
         parts["discriminator"] = gan_d([it.logits for it in on_real], [it.logits for it in on_fake])
         take_step(accelerator, state.optim_d, parts["discriminator"])
 
@@ -126,7 +126,7 @@ def direct_terms(
     nir: Float[Tensor, "b 1 h w"],
     weights: LossConfig,
 ) -> dict[str, Tensor]:
-    """The terms that need no critic, those with weight zero left out."""
+    """The terms that need no discriminator, those with weight zero left out."""
     parts = {}
     if weights.ssim:
         parts["ssim"] = ssim_loss(fake, nir)
