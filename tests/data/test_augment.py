@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from pix2next.config import DataConfig
-from pix2next.data.augment import From, TrainingCrops, crop_and_flip, jitter
+from pix2next.data.augment import TrainingCrops, crop_and_flip, jitter
 from pix2next.data.pairs import Pair, find_pairs
 from pix2next.errors import PairError
 
@@ -96,7 +96,3 @@ def test_jitter_is_bounded_and_leaves_range() -> None:
     assert levels.std() > 0.02
     assert torch.equal(jitter(grey, 0.0, rng), grey)
     assert jitter(torch.ones(3, 4, 4), 0.5, rng).max() <= 1
-
-
-def test_the_sampler_starts_where_it_is_told() -> None:
-    assert list(From(6, 10)) == [6, 7, 8, 9] and len(From(6, 10)) == 4

@@ -1,14 +1,14 @@
 """Random crops of pairs: one draw applied to both pictures; photometric jitter of the RGB alone."""
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 import cv2
 import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
-from torch.utils.data import Dataset, Sampler
+from torch.utils.data import Dataset
 
 from pix2next.config import DataConfig
 from pix2next.data.pairs import Pair, load_pair
@@ -57,19 +57,6 @@ class TrainingCrops(Dataset[dict[str, Tensor]]):
                 self._kept[index] = pair
             return pair
         raise PairError(f"none of the {len(self.pairs)} training pairs can be read (first: {self.pairs[0].rgb})")
-
-
-class From(Sampler[int]):
-    """The numbers from `start` up to `stop`."""
-
-    def __init__(self, start: int, stop: int) -> None:
-        self.numbers = range(start, stop)
-
-    def __iter__(self) -> Iterator[int]:
-        return iter(self.numbers)
-
-    def __len__(self) -> int:
-        return len(self.numbers)
 
 
 def crop_and_flip(

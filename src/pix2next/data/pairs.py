@@ -10,11 +10,9 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
 
-import numpy as np
-
 from pix2next.config import DataConfig
 from pix2next.errors import ImageError, PairError
-from pix2next.images import find_pictures, read_nir, read_rgb
+from pix2next.images import Nir, Rgb, find_pictures, read_nir, read_rgb
 
 NAMED = 50
 """So many mismatched pictures are named in a message; the rest are counted."""
@@ -148,8 +146,8 @@ def configured_pairs(config: DataConfig, split: str) -> list[Pair]:
     raise PairError(f"no {split} data: set data.root, data.pairs, or data.{split}_rgb and data.{split}_nir")
 
 
-def load_pair(pair: Pair) -> tuple[np.ndarray, np.ndarray]:
-    """RGB [h, w, 3] and NIR [h, w] as they are stored (uint8, uint16 or float32).
+def load_pair(pair: Pair) -> tuple[Rgb, Nir]:
+    """RGB and NIR in the depth that they are stored in.
 
     Raises:
         ImageError: a file cannot be read.

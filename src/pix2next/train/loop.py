@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from pix2next.config import Config
-from pix2next.data.augment import From, TrainingCrops
+from pix2next.data.augment import TrainingCrops
 from pix2next.data.pairs import Pair, configured_pairs, load_pair, overlap, readable
 from pix2next.errors import ConfigError, PairError, Pix2NextError, WeightsError
 from pix2next.evaluate.metrics import LPIPS, psnr, ssim
@@ -102,7 +102,7 @@ def batches(
     loader = DataLoader(
         crops,
         batch_size=size,
-        sampler=From(start * size, config.train.steps * size),
+        sampler=range(start * size, config.train.steps * size),
         num_workers=config.data.workers,
         pin_memory=accelerator.device.type == "cuda",
     )
