@@ -10,6 +10,9 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
+from jaxtyping import Shaped
+
 from pix2next.config import DataConfig
 from pix2next.errors import ImageError, PairError
 from pix2next.images import Nir, Rgb, find_pictures, read_nir, read_rgb
@@ -125,9 +128,14 @@ def find_split(root: Path, split: str, match: str | None = None) -> list[Pair]:
         PairError: as `find_pairs`; also when the layout is another, with the one expected.
     """
     folder = root / split
-    if not (folder / "rgb").is_dir() or not (folder / "nir").is_dir():
+    if not is_split(folder):
         raise PairError(f"no {split} pairs in {root}; expected {folder / 'rgb'} and {folder / 'nir'}")
     return find_pairs(folder / "rgb", folder / "nir", match)
+
+
+def is_split(folder: Path) -> bool:
+    """Whether `folder` is laid out as a split: with `rgb` and `nir` in it."""
+    return (folder / "rgb").is_dir() and (folder / "nir").is_dir()
 
 
 def configured_pairs(config: DataConfig, split: str) -> list[Pair]:
@@ -154,10 +162,15 @@ def load_pair(pair: Pair) -> tuple[Rgb, Nir]:
         PairError: the two differ in size.
     """
     rgb, nir = read_rgb(pair.rgb), read_nir(pair.nir)
-    if rgb.shape[:2] != nir.shape[:2]:
-        sizes = " and ".join(f"{picture.shape[1]} x {picture.shape[0]}" for picture in (rgb, nir))
-        raise PairError(f"{pair.rgb} and {pair.nir} differ in size: {sizes}")
+    check_same_size(pair, rgb, nir)
     return rgb, nir
+
+
+def check_same_size(pair: Pair, first: Shaped[np.ndarray, "..."], second: Shaped[np.ndarray, "..."]) -> None:
+    """Raises: PairError when the two pictures of `pair` differ in size."""
+    if first.shape[:2] != second.shape[:2]:
+        sizes = " and ".join(f"{picture.shape[1]} x {picture.shape[0]}" for picture in (first, second))
+        raise PairError(f"{pair.rgb} and {pair.nir} differ in size: {sizes}")
 
 
 def check_sizes(pairs: Sequence[Pair]) -> None:

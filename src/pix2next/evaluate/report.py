@@ -12,7 +12,7 @@ import torch
 from rich.table import Table
 from torchmetrics.image.fid import FrechetInceptionDistance
 
-from pix2next.data.pairs import Pair, check_sizes, find_pairs, load_pair
+from pix2next.data.pairs import Pair, check_same_size, check_sizes, find_pairs, is_split, load_pair
 from pix2next.errors import ConfigError, PairError
 from pix2next.evaluate.baselines import BASELINES, Baselines
 from pix2next.evaluate.metrics import DISTS, FID, LPIPS, network_input, psnr, rmse, ssim
@@ -152,10 +152,10 @@ def find_scored(data: Path) -> tuple[list[Pair], list[Pair]]:
 
     Raises: PairError when `data` is of neither layout, or its pictures do not pair up.
     """
-    if _is_split(data):
+    if is_split(data):
         return find_pairs(data / "rgb", data / "nir"), _train_beside(data)
     test = data / "test"
-    if _is_split(test):
+    if is_split(test):
         return find_pairs(test / "rgb", test / "nir"), _train_beside(test)
     raise PairError(f"no pairs in {data}; expected the folders rgb and nir there, or test/rgb and test/nir")
 
@@ -178,14 +178,10 @@ def _shown(metric: str, value: float | None) -> str:
     return f"{value:z.2f}" if metric in ("PSNR", "RMSE") else f"{value:z.4f}"
 
 
-def _is_split(folder: Path) -> bool:
-    return (folder / "rgb").is_dir() and (folder / "nir").is_dir()
-
-
 def _train_beside(split: Path) -> list[Pair]:
     """The pairs of the train split that is a sibling of `split`."""
     train = split.resolve().parent / "train"
-    if train == split.resolve() or not _is_split(train):
+    if train == split.resolve() or not is_split(train):
         return []
     return find_pairs(train / "rgb", train / "nir")
 
@@ -196,10 +192,7 @@ def _check_made(made: Sequence[Pair]) -> None:
     Raises: PairError naming the first two that differ in size.
     """
     for pair in made:
-        fake, nir = read_nir(pair.rgb), read_nir(pair.nir)
-        if fake.shape != nir.shape:
-            sizes = " and ".join(f"{picture.shape[1]} x {picture.shape[0]}" for picture in (fake, nir))
-            raise PairError(f"{pair.rgb} and {pair.nir} differ in size: {sizes}")
+        check_same_size(pair, read_nir(pair.rgb), read_nir(pair.nir))
 
 
 def _check_settings(name: str, out: Path) -> None:

@@ -20,11 +20,13 @@ from pix2next.errors import WeightsError, one_line
 from pix2next.images import atomic_path
 from pix2next.model.features import build_vfm
 from pix2next.model.generator import Generator
-from pix2next.model.released import is_released, load_generator
+from pix2next.model.released import generator_of, is_released
 from pix2next.model.state_dicts import read_weights
 
 FORMAT = "pix2next-1"
 DEFAULT_MODEL = "tiny-outdoor"
+BEST = "best.safetensors"
+"""The file in a training run's folder that stands for the run."""
 
 
 class Pix2Next(nn.Module, PyTorchModelHubMixin, library_name="pix2next"):
@@ -152,13 +154,14 @@ def load_model(source: str | Path) -> nn.Module:
 def _load_file(path: Path) -> nn.Module:
     if path.suffix == ".safetensors" and read_card(path).get("format") == FORMAT:
         return Pix2Next.load(path)
-    if is_released(read_weights(path)):
-        return load_generator(path)
+    weights = read_weights(path)
+    if is_released(weights):
+        return generator_of(weights, path)
     raise WeightsError(f"{path} is neither a {FORMAT} checkpoint nor one of the released Pix2Next code")
 
 
 def _best_of_run(folder: Path) -> Path:
-    best = folder / "best.safetensors"
+    best = folder / BEST
     if not best.is_file():
         raise WeightsError(f"no {best}: the folder is no training run, or its first validation is still to come")
     return best

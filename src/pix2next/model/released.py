@@ -19,7 +19,7 @@ from pix2next.model import internimage
 from pix2next.model.blocks import Down, ResidualBlock, Up
 from pix2next.model.internimage import InternImage
 from pix2next.model.released_blocks import AttentionBlock, LastBlock
-from pix2next.model.state_dicts import Rename, count_numbered, find_state, fit, read_state_dict, rename
+from pix2next.model.state_dicts import Rename, count_numbered, find_state, fit, pick_state_dict, read_weights, rename
 
 VFM = "unet.internimage."
 SIGNATURE = "unet.output_res_block.block1.proj.weight"
@@ -214,7 +214,23 @@ def load_generator(
         WeightsError: the file cannot be read, is none of the released generator, or does not fit the arguments.
     """
     path = Path(path)
-    released = read_state_dict(path, SIGNATURE)
+    return generator_of(read_weights(path), path, norm_groups=norm_groups, heads=heads, vfm_groups=vfm_groups)
+
+
+def generator_of(
+    weights: Any,
+    path: Path,
+    *,
+    norm_groups: int = 32,
+    heads: int = 4,
+    vfm_groups: Sequence[int] = (8, 16, 32, 64),
+) -> ReleasedGenerator:
+    """Build the generator of `weights` that were read from `path`; see `load_generator`.
+
+    Raises:
+        WeightsError: they are none of the released generator, or do not fit the arguments.
+    """
+    released = pick_state_dict(weights, SIGNATURE, path)
     plan = read_plan(released, path)
     check_arguments(plan, norm_groups, heads, path)
     with torch.device("meta"):

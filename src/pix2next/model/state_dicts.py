@@ -26,7 +26,16 @@ def read_state_dict(path: Path, anchor: str) -> dict[str, Tensor]:
         WeightsError: the file is missing or unreadable, holds more than tensors and plain containers
             (pickled code is never run), or has no such tensor.
     """
-    found = find_state(read_weights(path), anchor)
+    return pick_state_dict(read_weights(path), anchor, path)
+
+
+def pick_state_dict(weights: Any, anchor: str, path: Path) -> dict[str, Tensor]:
+    """Take from `weights`, which were read from `path`, what `read_state_dict` gives.
+
+    Raises:
+        WeightsError: nothing in them has the tensor `anchor`.
+    """
+    found = find_state(weights, anchor)
     if found is None:
         raise WeightsError(f"{path} does not hold the weights looked for: it has no tensor {anchor}")
     state, prefix = found

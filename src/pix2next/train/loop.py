@@ -19,13 +19,13 @@ from pix2next.data.pairs import Pair, configured_pairs, load_pair, overlap, read
 from pix2next.errors import ConfigError, PairError, Pix2NextError, WeightsError
 from pix2next.evaluate.metrics import LPIPS, psnr, ssim
 from pix2next.images import atomic_path
-from pix2next.model.pix2next import Pix2Next
+from pix2next.model.pix2next import BEST, Pix2Next
 from pix2next.train.checkpoint import STATE, load_state, save_state, writing
 from pix2next.train.journal import SHEET_ROWS, Journal, write_sheet
 from pix2next.train.step import TrainingState, update
 from pix2next.translate import Translator
 
-BEST, LAST = "best.safetensors", "last.safetensors"
+LAST = "last.safetensors"
 
 
 def train(config: Config, out: Path, *, resume: bool = False) -> Path:
