@@ -66,6 +66,10 @@ def test_overrides_are_yaml_and_win(tmp_path: Path) -> None:
         ("data: {scale: [0, 1]}", [], r"data\.scale: .*above 0"),
         ("train: {vfm_learning_rate: 0}", [], r"train\.vfm_learning_rate: .*greater than 0"),
         ("loss: {gan: 0, ssim: 0, feature_matching: 0}", [], r"run\.yaml: loss: no term has a weight above 0"),
+        ("train: {seed: -1}", [], r"train\.seed: .*greater than or equal to 0"),
+        ("train: {epochs: 7}", ["train.steps=9"], "steps 9 and epochs 7 are both given"),
+        ("train: {recompute: true}\nmodel: {generator: {kind: unet}}", [], "recompute works in Pix2Next's own"),
+        ("loss: {gan: 0, feature_matching: 0, r1: 1}", [], r"loss\.r1 is a penalty on the discriminators"),
         ("loss: {ssim: 0}\ntrain: {discriminator_starts: 9}", [], "no term has a weight above 0 at the first step"),
     ],
 )

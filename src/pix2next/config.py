@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, ValidationError, field_validator, model_validator
 
 from pix2next.errors import ConfigError
 
@@ -76,8 +76,9 @@ class FusionConfig(Settings):
 
 
 class GeneratorConfig(Settings):
-    """Encoder, bottleneck and decoder. Widths and blocks per level; level i works at stride 2^i."""
+    """Pix2Next's encoder, bottleneck and decoder. Widths and blocks per level; level i works at stride 2^i."""
 
+    kind: Literal["pix2next"] = "pix2next"
     stem_kernel: int = Field(1, ge=1)
     widths: tuple[int, ...] = (128, 256, 512, 512)
     encoder_blocks: tuple[int, ...] = (3, 3, 3, 2)
@@ -94,8 +95,10 @@ class GeneratorConfig(Settings):
         FusionConfig(at="bottleneck"),
         FusionConfig(at="decoder.3"),
     )
-    """Where VFM features enter. The paper names encoder, bottleneck and decoder; the level is the released code's."""
-    """None by default, and then no VFM is built either; the paper's are in `configs/paper.yaml`."""
+    """Where VFM features enter. The paper names encoder, bottleneck and decoder; the level is the released code's.
+
+    Where none reads the VFM, none is built.
+    """
 
     @model_validator(mode="after")
     def _one_entry_per_level(self) -> "GeneratorConfig":
@@ -112,14 +115,68 @@ class GeneratorConfig(Settings):
         return self
 
 
+class UNetConfig(Settings):
+    """pix2pix's generator (arXiv:1611.07004): a U-Net with a skip at every size. It reads no VFM."""
+
+    kind: Literal["unet"]
+    width: int = Field(64, gt=0)
+    """Channels of the first layer, doubled up to eightfold."""
+    depth: int = Field(8, ge=3)
+    """Halvings: 8 take 256 x 256 down to one cell. Sides must be multiples of 2^depth."""
+    dropout: Share = 0.5
+    """In the innermost decoder layers, while training."""
+
+
+class ResNetConfig(Settings):
+    """The generator of pix2pixHD (its global one: 4 halvings) and of CycleGAN (2). It reads no VFM."""
+
+    kind: Literal["resnet"]
+    width: int = Field(64, gt=0)
+    downs: int = Field(4, ge=1)
+    """Halvings, each with twice the channels of the one before."""
+    blocks: int = Field(9, ge=1)
+    """Residual blocks at the coarsest size."""
+
+
+class ReleasedConfig(Settings):
+    """The generator of the released Pix2Next code, its VFM included, at its published size, untrained."""
+
+    kind: Literal["released"]
+
+
+def _kind(generator: Any) -> str:
+    """Files from before there were kinds hold Pix2Next's generator."""
+    return generator.get("kind", "pix2next") if isinstance(generator, dict) else getattr(generator, "kind", "pix2next")
+
+
+AnyGeneratorConfig = Annotated[
+    Annotated[GeneratorConfig, Tag("pix2next")]
+    | Annotated[UNetConfig, Tag("unet")]
+    | Annotated[ResNetConfig, Tag("resnet")]
+    | Annotated[ReleasedConfig, Tag("released")],
+    Discriminator(_kind),
+]
+GENERATORS = {"pix2next": GeneratorConfig, "unet": UNetConfig, "resnet": ResNetConfig, "released": ReleasedConfig}
+
+
 class ModelConfig(Settings):
     """The whole network: VFM and generator."""
 
     vfm: VfmConfig = VfmConfig()
-    generator: GeneratorConfig = GeneratorConfig()
+    """Not built where the generator reads none."""
+    generator: AnyGeneratorConfig = GeneratorConfig()
+
+    @property
+    def strides(self) -> set[int]:
+        """Strides of the VFM maps that the generator reads."""
+        if not isinstance(self.generator, GeneratorConfig):
+            return set()
+        return {stride for fusion in self.generator.fusions for stride in fusion.reads}
 
     @model_validator(mode="after")
     def _features_for_every_fusion(self) -> "ModelConfig":
+        if not isinstance(self.generator, GeneratorConfig):
+            return self
         reading = [fusion.at for fusion in self.generator.fusions if fusion.reads]
         if self.vfm.name == "none" and reading:
             raise ValueError(f"vfm.name is none, but fusions read it at {', '.join(reading)}")
@@ -139,7 +196,11 @@ class DataConfig(Settings):
     """A CSV with the columns `split`, `rgb` and `nir` (paths relative to the CSV)."""
     match: str | None = None
     """A regular expression whose groups, joined, name a pair; without it the stem does."""
+    unpaired: bool = False
+    """Draw the NIR picture of a sample from another order of the pairs, for `loss.cycle`."""
     crop: int = Field(256, gt=0)
+    fit: Literal["crop", "squash"] = "crop"
+    """A random window, or the whole picture squashed to `crop` x `crop`; `scale` is for windows."""
     scale: tuple[float, float] = (0.5, 1.0)
     """The window's side is `crop` / s, with s drawn from here: 0.5 is a window twice as large, shrunk to `crop`."""
     flip: bool = True
@@ -168,6 +229,8 @@ class DiscriminatorConfig(Settings):
     layers: int = Field(3, ge=1)
     """Halvings before the logits; more of them judge larger patches."""
     scales: int = Field(3, ge=1)
+    padding: Literal[1, 2] = 2
+    """Of every convolution: 2 in pix2pixHD and the released Pix2Next code, 1 in pix2pix and CycleGAN."""
     norm: Literal["batch", "instance", "spectral", "none"] = "batch"
 
 
@@ -177,7 +240,7 @@ class LossConfig(Settings):
     The defaults are the paper's three terms with the released code's weights.
     """
 
-    gan_kind: Literal["lsgan", "hinge"] = "lsgan"
+    gan_kind: Literal["lsgan", "hinge", "vanilla"] = "lsgan"
     gan: float = Field(1.0, ge=0)
     ssim: float = Field(10.0, ge=0)
     feature_matching: float = Field(5.0, ge=0)
@@ -185,38 +248,91 @@ class LossConfig(Settings):
     perceptual: float = Field(0.0, ge=0)
     """Distance between the activations of `perceptual_network` on G's output and on the true NIR."""
     perceptual_network: Literal["alexnet", "vgg16", "vgg19"] = "vgg19"
+    perceptual_target: Literal["nir", "rgb"] = "nir"
+    """`rgb` compares with the input instead, which the released code computes, though without gradient."""
+    ssim_range: Literal["stated", "batch"] = "stated"
+    """`batch` takes the range of the batch's own values for SSIM's constants, as the released code does."""
+    r1: float = Field(0.0, ge=0)
+    """Weight of the penalty on D's gradient at true NIR pictures: r1 / 2 times its squared norm (arXiv:1801.04406)."""
+    r1_every: int = Field(16, gt=0)
+    """The penalty is taken once in so many steps, times this (arXiv:1912.04958, "lazy regularization")."""
+    cycle: float = Field(0.0, ge=0)
+    """Above 0 it is CycleGAN (arXiv:1703.10593): a generator back to RGB, a D for each kind of picture alone."""
+    pool: int = Field(50, ge=0)
+    """So many earlier fakes D is shown again, with `cycle`."""
 
 
 class TrainConfig(Settings):
     """Length, rates and bookkeeping of a run."""
 
     steps: int = Field(1_000_000, gt=0)
+    epochs: int | None = Field(None, gt=0)
+    """Passes over the training pairs, instead of `steps`."""
     batch_size: int = Field(3, gt=0)
-    seed: int = 0
+    """Pairs a step, over all processes and accumulated parts."""
+    accumulate: int = Field(1, ge=1)
+    """Parts that a step's batch is cut into, one after the other in memory."""
+    seed: int = Field(0, ge=0, lt=2**32)
     learning_rate: float = Field(1e-4, gt=0)
     vfm_learning_rate: float | None = Field(None, gt=0)
     """Rate of the VFM's own parameters; the generator's if not given."""
     discriminator_learning_rate: float = Field(1e-4, gt=0)
     betas: tuple[Share, Share] = (0.5, 0.999)
     warmup_steps: int = Field(1000, ge=0)
+    warmup_epochs: int | None = Field(None, gt=0)
+    """Passes over the training pairs; sets `warmup_steps`."""
+    schedule: Literal["cosine", "linear", "constant"] = "cosine"
+    """After the warm-up: half a cosine; the full rate for half of the steps, then a straight line; or no change."""
     final_rate: float = Field(0.0, ge=0, le=1)
-    """Share of the rate left at the last step; a cosine leads there."""
+    """Share of the rate left at the last step of a falling schedule."""
+    clip_norm: float | None = Field(None, gt=0)
+    """Longest gradient of G, and of D."""
     discriminator_starts: int = Field(0, ge=0)
     """Steps of the other losses alone before the GAN terms begin."""
     ema: Share = 0.999
     """Decay of the moving average of G's weights, which is what is validated and kept; 0 averages nothing."""
     mixed_precision: Literal["no", "bf16", "fp16"] = "no"
     channels_last: bool = True
+    compile: bool = False
+    """Compile both networks with torch.compile; the first steps then take minutes."""
+    recompute: bool = False
+    """Keep no activations inside the VFM's and the generator's levels, but compute them again for the gradient.
+
+    Takes about a third more time, and much less memory.
+    """
+    init_from: str | None = None
+    """A model whose weights the generator and its VFM start from, as `--model` takes it; all of them must fit."""
     checkpoint_minutes: float = Field(10.0, gt=0)
-    validate_every: int = Field(1000, gt=0)
+    validate_every: int = Field(1000, ge=0)
+    """Steps between validations; there is one at the end as well. 0 never validates: the last weights count as best."""
+    validation_metrics: tuple[str, ...] = ("psnr", "ssim", "rmse")
+    """Metrics of `pix2next evaluate`; `choose_by` is measured in any case."""
+    choose_by: str = "ssim"
+    """The metric by which the best weights are chosen."""
+    keep_best: int = Field(1, ge=1)
+    """So many of the best weights are kept."""
     log_every: int = Field(50, gt=0)
-    choose_by: Literal["psnr", "ssim", "lpips"] = "ssim"
-    """The validation score by which the best weights are chosen."""
+    exploding: float = Field(100.0, gt=1)
+    """A loss term that grows to so many times its first mean in the log, or 1 if that is more, ends the run."""
+    trackers: tuple[str, ...] = ()
+    """Where else the log goes: `tensorboard`, `wandb` or another of accelerate's trackers."""
 
     @field_validator("mixed_precision", mode="before")
     @classmethod
     def _yaml_reads_no_as_false(cls, value: object) -> object:
         return "no" if value is False else value
+
+    @model_validator(mode="after")
+    def _equal_parts(self) -> "TrainConfig":
+        if self.batch_size % self.accumulate:
+            raise ValueError(f"batch_size {self.batch_size} does not divide into accumulate: {self.accumulate} parts")
+        return self
+
+    @model_validator(mode="after")
+    def _one_length(self) -> "TrainConfig":
+        if self.epochs is not None and self.steps != type(self).model_fields["steps"].default:
+            raise ValueError(f"steps {self.steps} and epochs {self.epochs} are both given; set epochs to null")
+        return self
 
 
 class Config(Settings):
@@ -232,8 +348,30 @@ class Config(Settings):
     def _a_loss_from_the_first_step(self) -> "Config":
         loss = self.loss
         direct, adversarial = loss.ssim or loss.l1 or loss.perceptual, loss.gan or loss.feature_matching
-        if not direct and (not adversarial or self.train.discriminator_starts):
+        if not direct and not loss.cycle and (not adversarial or self.train.discriminator_starts):
             raise ValueError("loss: no term has a weight above 0 at the first step; give ssim, l1 or perceptual one")
+        if loss.r1 and not adversarial:
+            raise ValueError(
+                "loss.r1 is a penalty on the discriminators, and without gan and feature_matching there are none"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _something_to_recompute(self) -> "Config":
+        kind = self.model.generator.kind
+        if self.train.recompute and kind != "pix2next":
+            raise ValueError(f"train.recompute works in Pix2Next's own generator alone, not in {kind}; set it to false")
+        return self
+
+    @model_validator(mode="after")
+    def _cycle_alone(self) -> "Config":
+        loss = self.loss
+        others = {name: getattr(loss, name) for name in ("ssim", "feature_matching", "l1", "perceptual", "r1")}
+        weighed = [name for name, weight in others.items() if weight]
+        if loss.cycle and weighed:
+            raise ValueError(f"loss.cycle trains on unpaired pictures, where {weighed[0]} has no meaning; set it to 0")
+        if self.data.unpaired and not loss.cycle:
+            raise ValueError("data.unpaired: all losses but loss.cycle compare the two pictures of a pair")
         return self
 
 
@@ -299,7 +437,9 @@ def _put(settings: dict[str, Any], names: list[str], value: Any) -> None:
 def _first_problem(error: ValidationError) -> str:
     problems = error.errors()
     problem = next((it for it in problems if it["type"] == "extra_forbidden"), problems[0])
-    name = ".".join(str(part) for part in problem["loc"])
+    name = ".".join(str(part) for part in _without_tag(problem["loc"]))
+    if problem["type"] == "union_tag_invalid":
+        return f"{name}.kind: known are {', '.join(GENERATORS)}"
     if problem["type"] != "extra_forbidden":
         came = "" if isinstance(problem["input"], dict) else f", got {problem['input']!r}"
         return f"{name}: {problem['msg'].removeprefix('Value error, ')}{came}".removeprefix(": ")
@@ -310,10 +450,19 @@ def _first_problem(error: ValidationError) -> str:
     return f"unknown setting {name}{known}"
 
 
+def _without_tag(loc: tuple[str | int, ...]) -> tuple[str | int, ...]:
+    """The way to a setting as it is written; pydantic puts the generator's kind into it."""
+    return (*loc[:2], *loc[3:]) if loc[:2] == ("model", "generator") else loc
+
+
 def _inner(group: Any, part: str | int) -> Any:
     """The class of settings at `part` of `group`, or None where there is none (an index into a tuple stays put)."""
     if group is None:
         return None
+    if group is ModelConfig and part == "generator":
+        return GENERATORS
+    if group is GENERATORS:
+        return GENERATORS[str(part)]
     if group is GeneratorConfig and part == "fusions":
         return FusionConfig
     if isinstance(part, int):
