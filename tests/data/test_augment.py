@@ -44,6 +44,34 @@ def test_samples_depend_on_seed_and_number_alone(pairs: list[Pair]) -> None:
     assert all(torch.equal(cached[n]["rgb"], backwards[n]) for n in range(12))
 
 
+def test_unpaired_samples_take_both_pictures_from_orders_of_their_own(tmp_path: Path) -> None:
+    """Pictures that are flat at their pair's number say which pair they are of."""
+    for index in range(6):
+        for kind, shape in {"rgb": (20, 20, 3), "nir": (20, 20)}.items():
+            (tmp_path / kind).mkdir(exist_ok=True)
+            cv2.imwrite(str(tmp_path / kind / f"{index}.png"), np.full(shape, 20 * index, np.uint8))
+    pairs = find_pairs(tmp_path / "rgb", tmp_path / "nir")
+    config = CONFIG.model_copy(update={"unpaired": True})
+    crops = TrainingCrops(pairs, config, seed=3)
+    shown = [
+        tuple(round((sample[kind].mean().item() + 1) / 2 * 255 / 20) for kind in ("rgb", "nir"))
+        for sample in map(crops.__getitem__, range(36))
+    ]
+    for epoch in range(6):
+        rgbs, nirs = zip(*shown[6 * epoch : 6 * epoch + 6], strict=True)
+        assert sorted(rgbs) == sorted(nirs) == list(range(6))
+    assert sum(rgb == nir for rgb, nir in shown) < 18
+    again = TrainingCrops(pairs, config, seed=3)
+    assert all(torch.equal(again[n][kind], crops[n][kind]) for n in (30, 2, 17) for kind in ("rgb", "nir"))
+    paired = TrainingCrops(pairs, CONFIG, seed=3)
+    assert all(torch.equal(paired[n]["rgb"], crops[n]["rgb"]) for n in range(6))
+
+
+def test_unpaired_samples_are_cropped_apart(pairs: list[Pair]) -> None:
+    crops = TrainingCrops(pairs[:1], CONFIG.model_copy(update={"unpaired": True}), seed=1)
+    assert not any(torch.equal(crops[n]["rgb"][1], crops[n]["nir"][0]) for n in range(10))
+
+
 def test_an_epoch_shows_every_pair_once(pairs: list[Pair], monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[str] = []
 
@@ -86,6 +114,35 @@ def test_windows_have_the_size_that_scale_says() -> None:
     config = DataConfig(crop=16, scale=(0.25, 0.25), flip=False)
     _, nir = crop_and_flip(np.zeros((200, 200, 3), np.float32), column, config, np.random.default_rng(0))
     assert np.diff(nir[0]).mean() == pytest.approx(4)
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (5, 300), (16, 16), (33, 17), (64, 32)])
+def test_squashed_pictures_are_shown_whole(shape: tuple[int, int]) -> None:
+    config = CONFIG.model_copy(update={"fit": "squash", "flip": False})
+    nir = np.random.default_rng(0).random(shape, dtype=np.float32)
+    rgb = np.stack([nir] * 3, axis=2)
+    both = crop_and_flip(rgb, nir, config, np.random.default_rng(1))
+    squashed = both[1]
+    assert squashed.shape == (16, 16)
+    assert np.array_equal(both[0][..., 1], squashed)
+    assert np.array_equal(squashed, crop_and_flip(rgb, nir, config, np.random.default_rng(2))[1])
+    if shape == (64, 32):
+        assert np.allclose(squashed, nir.reshape(16, 4, 16, 2).mean(axis=(1, 3)), atol=1e-6)
+    if shape == (5, 300):
+        assert squashed.mean() == pytest.approx(nir.mean(), abs=0.02)
+    if shape == (16, 16):
+        assert np.array_equal(squashed, nir)
+
+
+def test_squashed_pictures_flip_and_turn_by_their_own_settings() -> None:
+    nir = np.arange(256, dtype=np.float32).reshape(16, 16)
+    rgb = np.stack([nir] * 3, axis=2)
+    seen = {}
+    for flip, rotate in [(False, False), (True, False), (False, True), (True, True)]:
+        config = CONFIG.model_copy(update={"fit": "squash", "flip": flip, "rotate": rotate})
+        draws = [crop_and_flip(rgb, nir, config, np.random.default_rng(n))[1] for n in range(60)]
+        seen[flip, rotate] = len({draw.tobytes() for draw in draws})
+    assert seen == {(False, False): 1, (True, False): 2, (False, True): 4, (True, True): 8}
 
 
 def test_jitter_is_bounded_and_leaves_range() -> None:

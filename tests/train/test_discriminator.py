@@ -31,6 +31,39 @@ def test_logits_and_features_per_scale(norm: str) -> None:
     assert [f.shape[-1] for f in outputs[0].features] == [33, 17, 9, 10]
 
 
+def test_pix2pixs_discriminator() -> None:
+    """One scale, 3 layers, padding 1: 30 x 30 logits of 256 x 256 pixels, each of 70 x 70 of them.
+
+    Its code leaves out the biases of the three convolutions that a norm follows (and cancels): 2,768,705 parameters.
+    """
+    model = MultiScaleDiscriminator(6, scales=1, padding=1)
+    assert sum(p.numel() for p in model.parameters()) == 2_768_705 + 128 + 256 + 512
+    flat = MultiScaleDiscriminator(6, width=2, scales=1, padding=1, norm="none").double()
+    picture = torch.randn(1, 6, 256, 256, dtype=torch.double, requires_grad=True)
+    (output,) = flat.judge(picture)
+    assert output.logits.shape == (1, 1, 30, 30)
+    output.logits[0, 0, 15, 15].backward()
+    seen = picture.grad.abs().sum(dim=(0, 1)).nonzero()
+    assert (seen.max(dim=0).values - seen.min(dim=0).values + 1).tolist() == [70, 70]
+
+
+def test_a_picture_may_be_judged_alone() -> None:
+    model = MultiScaleDiscriminator(4, width=4, norm="none")
+    rgb, nir = pair()
+    for one, other in zip(model(rgb, nir), model.judge(torch.cat([rgb, nir], dim=1)), strict=True):
+        assert torch.equal(one.logits, other.logits)
+    alone = MultiScaleDiscriminator(1, width=4, norm="instance", padding=1, scales=1)
+    assert alone.judge(nir)[0].logits.shape == (2, 1, 6, 6)
+
+
+@pytest.mark.parametrize(("layers", "scales", "smallest"), [(3, 1, 24), (2, 1, 12), (2, 2, 24)])
+def test_pictures_too_small_for_padding_1_are_refused(layers: int, scales: int, smallest: int) -> None:
+    model = MultiScaleDiscriminator(4, 4, layers, scales, "none", 1)
+    assert all(it.logits.numel() >= 1 for it in model.judge(torch.zeros(1, 4, smallest, smallest)))
+    with pytest.raises(ConfigError, match=rf"{smallest} x {smallest} on, not {smallest - 1} x 90; raise data\.crop"):
+        model.judge(torch.zeros(1, 4, 90, smallest - 1))
+
+
 @pytest.mark.parametrize(("h", "w"), [(1, 1), (3, 50), (37, 21)])
 def test_any_size_gives_logits(h: int, w: int) -> None:
     outputs = MultiScaleDiscriminator(width=4, norm="none")(*pair(h, w))
@@ -126,3 +159,5 @@ def test_impossible_settings_are_refused_by_name() -> None:
         MultiScaleDiscriminator(norm="layer")
     with pytest.raises(ConfigError, match=r"discriminator\.scales is 0"):
         MultiScaleDiscriminator(scales=0)
+    with pytest.raises(ConfigError, match=r"discriminator\.padding is 0; it must be 1 or 2"):
+        MultiScaleDiscriminator(padding=0)

@@ -1,5 +1,6 @@
 """Losses by hand, by their properties, and against references."""
 
+from math import log
 from pathlib import Path
 
 import numpy as np
@@ -38,6 +39,48 @@ def test_lsgan_by_hand(real: float, fake: float, d: float, g: float) -> None:
 def test_hinge_by_hand(real: float, fake: float, d: float, g: float) -> None:
     assert losses.hinge_discriminator(maps(real), maps(fake)).item() == pytest.approx(d)
     assert losses.hinge_generator(maps(fake)).item() == pytest.approx(g)
+
+
+@pytest.mark.parametrize(
+    ("real", "fake", "d", "g"),
+    [
+        (0, 0, 3 * log(2), 3 * log(2)),
+        (log(3), -log(3), 3 * log(4 / 3), 3 * log(4)),
+        (-log(3), log(3), 3 * log(4), 3 * log(4 / 3)),
+        (200, -200, 0, 600),
+    ],
+)
+def test_vanilla_by_hand(real: float, fake: float, d: float, g: float) -> None:
+    """A logit of log 3 is a probability of 3/4."""
+    assert losses.vanilla_discriminator(maps(real), maps(fake)).item() == pytest.approx(d, abs=1e-6)
+    assert losses.vanilla_generator(maps(fake)).item() == pytest.approx(g, abs=1e-6)
+
+
+def test_vanilla_is_binary_cross_entropy() -> None:
+    real, fake = [scale + torch.linspace(-2, 2, scale.numel()).view_as(scale) for scale in maps(0.3)], maps(-0.7)
+    entropy = torch.nn.functional.binary_cross_entropy_with_logits
+    taken_for_real = sum(entropy(scale, torch.ones_like(scale)) for scale in real)
+    taken_for_fake = sum(entropy(scale, torch.zeros_like(scale)) for scale in fake)
+    torch.testing.assert_close(losses.vanilla_discriminator(real, fake), (taken_for_real + taken_for_fake) / 2)
+    torch.testing.assert_close(losses.vanilla_generator(real), taken_for_real)
+
+
+def test_gradient_penalty_of_a_linear_discriminator_by_hand() -> None:
+    """D = sum(w * x) at two scales: the gradient is 2 w at every picture, whatever the picture."""
+    weight = torch.tensor([[1.0, -2.0], [0.5, 3.0]], requires_grad=True)
+    nir = torch.randn(3, 1, 2, 2, generator=torch.Generator().manual_seed(0)).requires_grad_()
+    logits = [(weight * nir).sum(dim=(2, 3), keepdim=True), weight * nir]
+    penalty = losses.gradient_penalty(logits, nir)
+    assert penalty.item() == pytest.approx(4 * (1 + 4 + 0.25 + 9))
+    penalty.backward()
+    torch.testing.assert_close(weight.grad, 8 * weight.detach())
+
+
+def test_gradient_penalty_is_a_mean_over_pictures() -> None:
+    """D = x^2 / 2 has the gradient x."""
+    nir = torch.tensor([1.0, 2.0, 3.0]).view(3, 1, 1, 1).requires_grad_()
+    assert losses.gradient_penalty([nir**2 / 2], nir).item() == pytest.approx((1 + 4 + 9) / 3)
+    assert losses.gradient_penalty([0 * nir], nir).item() == 0
 
 
 def test_feature_matching_sums_layers_and_averages_scales() -> None:
@@ -143,6 +186,8 @@ def test_bf16_inputs_give_float32_losses() -> None:
     for loss in (
         losses.lsgan_discriminator(half, half),
         losses.hinge_generator(half),
+        losses.vanilla_discriminator(half, half),
+        losses.vanilla_generator(half),
         losses.feature_matching([half], [half]),
         losses.l1(half[0], half[0]),
         losses.ssim_loss(half[0], half[0]),

@@ -1,7 +1,8 @@
-"""Random crops of pairs: one draw applied to both pictures; photometric jitter of the RGB alone."""
+"""Random crops of pairs: one draw applied to both pictures, or one each; photometric jitter of the RGB alone."""
 
 import logging
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import cv2
 import numpy as np
@@ -23,6 +24,7 @@ class TrainingCrops(Dataset[dict[str, Tensor]]):
 
     Sample n depends on `seed` and n alone: epoch n // len(pairs) is its own shuffle of the pairs, and the draw of crop,
     flip and jitter is seeded by n. So a run resumes its data by knowing how far it came, with any number of workers.
+    With `unpaired` the NIR picture is that of another, independent shuffle, with a crop and a flip of its own.
     A pair that cannot be read is named in the log, once, and the next one of the epoch stands in.
     """
 
@@ -34,14 +36,20 @@ class TrainingCrops(Dataset[dict[str, Tensor]]):
         self._bad: set[int] = set()
 
     def __getitem__(self, n: int) -> dict[str, Tensor]:
-        rgb, nir = self._load(n)
+        rgb, nir = self._load(n, 0)
         rng = np.random.default_rng((self.seed, 1, n))
-        rgb, nir = crop_and_flip(rgb, nir, self.config, rng)
+        if self.config.unpaired:
+            rgb = cut(rgb, draw_view(rgb, self.config, rng), self.config.crop)
+            _, nir = self._load(n, 2)
+            nir = cut(nir, draw_view(nir, self.config, np.random.default_rng((self.seed, 3, n))), self.config.crop)
+        else:
+            rgb, nir = crop_and_flip(rgb, nir, self.config, rng)
         return {"rgb": jitter(to_model_range(rgb), self.config.jitter, rng), "nir": to_model_range(nir)}
 
-    def _load(self, n: int) -> tuple[np.ndarray, np.ndarray]:
+    def _load(self, n: int, stream: int) -> tuple[np.ndarray, np.ndarray]:
+        """The pair at place n of the shuffles that are drawn from `stream`."""
         epoch, place = divmod(n, len(self.pairs))
-        order = np.random.default_rng((self.seed, 0, epoch)).permutation(len(self.pairs))
+        order = np.random.default_rng((self.seed, stream, epoch)).permutation(len(self.pairs))
         for index in map(int, np.roll(order, -place)):
             if index in self._kept:
                 return self._kept[index]
@@ -59,29 +67,50 @@ class TrainingCrops(Dataset[dict[str, Tensor]]):
         raise PairError(f"none of the {len(self.pairs)} training pairs can be read (first: {self.pairs[0].rgb})")
 
 
+class View(NamedTuple):
+    """What of a picture a sample shows, and which way round."""
+
+    rows: slice
+    columns: slice
+    mirrored: bool
+    turns: int
+
+
 def crop_and_flip(
     rgb: np.ndarray, nir: np.ndarray, config: DataConfig, rng: np.random.Generator
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The same window of both, resized to `crop` x `crop`, and the same flip and quarter turns.
+    """The same view of both pictures of a pair."""
+    view = draw_view(rgb, config, rng)
+    return cut(rgb, view, config.crop), cut(nir, view, config.crop)
+
+
+def draw_view(picture: np.ndarray, config: DataConfig, rng: np.random.Generator) -> View:
+    """A random window of the picture, or all of it with `fit: squash`; a random flip and quarter turn.
 
     The window's side is `crop / s` with s drawn from `scale` (uniform in its logarithm), or the picture's shorter side
     where that is less.
     """
-    height, width = rgb.shape[:2]
-    low, high = config.scale
-    side = min(round(config.crop / np.exp(rng.uniform(np.log(low), np.log(high)))), height, width)
-    top, left = rng.integers(height - side + 1), rng.integers(width - side + 1)
+    height, width = picture.shape[:2]
+    rows, columns = slice(0, height), slice(0, width)
+    if config.fit == "crop":
+        low, high = config.scale
+        side = max(1, round(config.crop / np.exp(rng.uniform(np.log(low), np.log(high)))))
+        side = min(side, height, width)
+        top, left = int(rng.integers(height - side + 1)), int(rng.integers(width - side + 1))
+        rows, columns = slice(top, top + side), slice(left, left + side)
     turns = int(rng.integers(4)) if config.rotate else 0
     mirrored = config.flip and rng.random() < 0.5
-    interpolation = cv2.INTER_AREA if side > config.crop else cv2.INTER_LINEAR
+    return View(rows, columns, mirrored, turns)
 
-    def same(picture: np.ndarray) -> np.ndarray:
-        window = picture[top : top + side, left : left + side]
-        window = cv2.resize(window, (config.crop, config.crop), interpolation=interpolation)
-        window = np.rot90(window[:, ::-1] if mirrored else window, turns)
-        return np.ascontiguousarray(window)
 
-    return same(rgb), same(nir)
+def cut(picture: np.ndarray, view: View, side: int) -> np.ndarray:
+    """That view of the picture at `side` x `side`: averaged along a side that shrinks, interpolated where one grows."""
+    window = picture[view.rows, view.columns]
+    height, width = window.shape[:2]
+    window = cv2.resize(window, (min(width, side), min(height, side)), interpolation=cv2.INTER_AREA)
+    window = cv2.resize(window, (side, side), interpolation=cv2.INTER_LINEAR)
+    window = np.rot90(window[:, ::-1] if view.mirrored else window, view.turns)
+    return np.ascontiguousarray(window)
 
 
 def jitter(rgb: Float[Tensor, "3 h w"], share: float, rng: np.random.Generator) -> Float[Tensor, "3 h w"]:

@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from pix2next.errors import ConfigError, WeightsError, one_line
 from pix2next.model.internimage import InternImage, internimage, load_internimage
@@ -52,6 +53,7 @@ class Vfm(nn.Module):
         self.zoom = nn.Identity() if zoom == 1.0 else _Zoom(zoom)
         self.pretrained = pretrained
         self.frozen = frozen
+        self.recomputes = False
         self.register_buffer("mean", torch.tensor(mean).view(1, 3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(std).view(1, 3, 1, 1), persistent=False)
         self.requires_grad_(not frozen)
@@ -73,8 +75,13 @@ class Vfm(nn.Module):
     def forward(self, rgb: Float[Tensor, "b 3 h w"]) -> dict[int, Tensor]:
         x = ((rgb + 1) / 2 - self.mean) / self.std
         with torch.set_grad_enabled(torch.is_grad_enabled() and not self.frozen):
-            maps = self.backbone(self.zoom(x))
+            maps = self._maps(self.zoom(x))
         return dict(zip(self.channels, maps, strict=True))
+
+    def _maps(self, x: Float[Tensor, "b c h w"]) -> list[Tensor]:
+        if self.recomputes and self.training:
+            return checkpoint(self.backbone, x, use_reentrant=False)
+        return self.backbone(x)
 
 
 class _Zoom(nn.Module):

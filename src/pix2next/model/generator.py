@@ -13,6 +13,7 @@ from collections.abc import Mapping, Sequence
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from pix2next.config import FusionConfig, GeneratorConfig
 from pix2next.model.blocks import AttentionBlock, ConcatBlock, Down, Fusion, ResidualBlock, Up, make_norm
@@ -26,8 +27,14 @@ class Level(nn.Module):
         self.first = nn.Sequential(*blocks[:1])
         self.fusions = nn.ModuleList(fusions)
         self.rest = nn.Sequential(*blocks[1:])
+        self.recomputes = False
 
     def forward(self, x: Float[Tensor, "b c h w"], features: Mapping[int, Tensor]) -> Float[Tensor, "b out h w"]:
+        if self.recomputes and self.training:
+            return checkpoint(self._through, x, features, use_reentrant=False)
+        return self._through(x, features)
+
+    def _through(self, x: Float[Tensor, "b c h w"], features: Mapping[int, Tensor]) -> Float[Tensor, "b out h w"]:
         x = self.first(x)
         for fusion in self.fusions:
             x = fusion(x, features)

@@ -15,11 +15,12 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from pix2next.config import ModelConfig
+from pix2next.config import AnyGeneratorConfig, GeneratorConfig, ModelConfig, ReleasedConfig, ResNetConfig, UNetConfig
 from pix2next.errors import WeightsError, one_line
 from pix2next.images import atomic_path
-from pix2next.model.features import build_vfm
-from pix2next.model.generator import Generator
+from pix2next.model.baselines import Released, ResNetGenerator, UNet
+from pix2next.model.features import Vfm, build_vfm
+from pix2next.model.generator import Generator, Level
 from pix2next.model.released import generator_of, is_released
 from pix2next.model.state_dicts import read_weights
 
@@ -42,18 +43,27 @@ class Pix2Next(nn.Module, PyTorchModelHubMixin, library_name="pix2next"):
         """
         super().__init__()
         self.config = config
-        strides = {stride for fusion in config.generator.fusions for stride in fusion.reads}
         vfm = config.vfm
-        self.vfm = build_vfm(vfm.name, strides, weights=vfm.weights if fetch else "none", frozen=vfm.frozen)
+        self.vfm = build_vfm(vfm.name, config.strides, weights=vfm.weights if fetch else "none", frozen=vfm.frozen)
         if self.vfm:
             self.vfm.pretrained = vfm.weights != "none"
-        self.generator = Generator(config.generator, self.vfm.channels if self.vfm else {})
+        self.generator = build_generator(config.generator, self.vfm.channels if self.vfm else {})
         self.multiple = max(self.generator.multiple, self.vfm.multiple if self.vfm else 1)
 
     def forward(self, rgb: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b 1 h w"]:
         """RGB in [-1, 1] to NIR, about [-1, 1] and not clamped."""
         features = self.vfm(rgb) if self.vfm else {}
         return self.generator(rgb, features)
+
+    def recomputes(self, on: bool) -> None:
+        """Whether training computes activations again for the gradient instead of keeping them.
+
+        It saves those inside the VFM and inside each level of the generator. A batch norm that makes its own statistics
+        then sees every batch twice.
+        """
+        for module in self.modules():
+            if isinstance(module, (Level, Vfm)):
+                module.recomputes = on
 
     def save(self, path: Path, *, card: Mapping[str, str] | None = None, dtype: torch.dtype = torch.float32) -> None:
         """Write parameters as `dtype`, config and `card` (free text: data, its terms, ...) to one safetensors file.
@@ -93,6 +103,21 @@ class Pix2Next(nn.Module, PyTorchModelHubMixin, library_name="pix2next"):
         known = ("revision", "cache_dir", "force_download", "local_files_only", "token")
         chosen = {name: options[name] for name in known if name in options}
         return cls.load(Path(hf_hub_download(model_id, SAFETENSORS_SINGLE_FILE, **chosen)))
+
+
+def build_generator(
+    config: AnyGeneratorConfig, vfm_channels: Mapping[int, int]
+) -> Generator | UNet | ResNetGenerator | Released:
+    """The generator of the kind that `config` is of, untrained; `vfm_channels` is `Generator`'s."""
+    match config:
+        case GeneratorConfig():
+            return Generator(config, vfm_channels)
+        case UNetConfig():
+            return UNet(config.width, config.depth, config.dropout)
+        case ResNetConfig():
+            return ResNetGenerator(config.width, config.downs, config.blocks)
+        case ReleasedConfig():
+            return Released()
 
 
 def _as(tensor: Tensor, dtype: torch.dtype) -> Tensor:

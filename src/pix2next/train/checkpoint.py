@@ -1,6 +1,8 @@
 """A run's state to disk and back, so that the next step is the one that would have been."""
 
-from collections.abc import Iterator
+import logging
+import os
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -16,25 +18,25 @@ from pix2next.model.state_dicts import read_weights
 from pix2next.train.step import TrainingState
 
 STATE = "state.pt"
+PREVIOUS = "state.previous.pt"
+Ranking = list[tuple[float, int]]
+"""Score and step of the best validations, best first."""
+
+log = logging.getLogger(__name__)
 
 
-def save_state(state: TrainingState, best: float | None, out: Path, accelerator: Accelerator) -> None:
+def save_state(state: TrainingState, ranking: Ranking, chosen_by: str, out: Path, accelerator: Accelerator) -> None:
     """Write everything that changes to `out/state.pt`, whole or not at all; call it on the main process.
 
-    The data order needs nothing but the step: sample n of the stream is a function of the seed and n.
+    The file before it stays as `out/state.previous.pt`. Neither the order of the data nor random generators need
+    saving: both follow from the seed and the step. `chosen_by` is the metric of the ranking.
     """
-    content = {
-        "step": state.step,
-        "best": best,
-        "model": accelerator.unwrap_model(state.model).state_dict(),
-        "discriminator": accelerator.unwrap_model(state.discriminator).state_dict(),
-        "ema": state.ema.state_dict(),
-        "optim_g": state.optim_g.state_dict(),
-        "optim_d": state.optim_d.state_dict(),
-        "random": torch.get_rng_state(),
-    }
+    parts = {name: part.state_dict() for name, part in state.parts(accelerator).items()}
+    content = {"step": state.step, "ranking": ranking, "chosen_by": chosen_by, **parts}
     with writing(out / STATE), atomic_path(out / STATE) as temporary:
         torch.save(content, temporary)
+        if (out / STATE).exists():
+            os.replace(out / STATE, out / PREVIOUS)
 
 
 @contextmanager
@@ -46,33 +48,54 @@ def writing(path: Path) -> Iterator[None]:
         raise WeightsError(f"cannot write {path}, perhaps for want of space: {one_line(error)}") from error
 
 
-def load_state(state: TrainingState, out: Path, accelerator: Accelerator) -> float | None:
-    """Put `out/state.pt` into `state`; gives the best validation score so far.
+def has_state(out: Path) -> bool:
+    """Whether `out` holds a run that can be resumed."""
+    return any((out / name).is_file() for name in (STATE, PREVIOUS))
+
+
+def load_state(state: TrainingState, chosen_by: str, out: Path, accelerator: Accelerator) -> Ranking:
+    """Put the last state that can be read into `state`; gives the ranking of its validations.
+
+    The ranking is empty where it was made by another metric than `chosen_by`: scores of two metrics do not compare.
 
     Raises:
-        WeightsError: there is no such file, or it is another network's.
+        WeightsError: there is none, none can be read, or it is another network's.
     """
-    path = out / STATE
-    if not path.is_file():
-        raise WeightsError(f"nothing to resume: no {path}")
-    content = read_weights(path)
+    path, content = _read_last(out)
+    parts = state.parts(accelerator)
+    if lacking := [name for name in (*parts, "step", "ranking") if name not in content]:
+        raise WeightsError(f"{path} was made with other settings: it holds no {lacking[0]}")
     try:
-        accelerator.unwrap_model(state.model).load_state_dict(content["model"])
-        accelerator.unwrap_model(state.discriminator).load_state_dict(content["discriminator"])
-        state.ema.load_state_dict(content["ema"])
-        _load_optimizer(state.optim_g, content["optim_g"])
-        _load_optimizer(state.optim_d, content["optim_d"])
-    except (KeyError, RuntimeError, ValueError) as error:
+        for name, part in parts.items():
+            if isinstance(part, Optimizer):
+                _load_optimizer(part, content[name])
+            else:
+                part.load_state_dict(content[name])
+    except (RuntimeError, ValueError) as error:
         raise WeightsError(f"{path} was made with other settings: {one_line(error)}") from error
-    torch.set_rng_state(content["random"])
     state.step = content["step"]
-    best: float | None = content["best"]
-    return best
+    if content.get("chosen_by", chosen_by) != chosen_by:
+        return []
+    return [(float(score), int(step)) for score, step in content["ranking"]]
+
+
+def _read_last(out: Path) -> tuple[Path, Mapping[str, Any]]:
+    """The state in `out`, or the one before it where the last was cut short."""
+    there = [out / name for name in (STATE, PREVIOUS) if (out / name).is_file()]
+    if not there:
+        raise WeightsError(f"nothing to resume: no {out / STATE}")
+    try:
+        return there[0], read_weights(there[0])
+    except WeightsError as error:
+        if len(there) == 1:
+            raise
+        log.warning("%s; going on from %s", error, there[1])
+        return there[1], read_weights(there[1])
 
 
 def _load_optimizer(optimizer: Optimizer, saved: dict[str, Any]) -> None:
-    """Moments and counts from the checkpoint; rates from the settings of now."""
-    rates = [group["base_lr"] for group in optimizer.param_groups]
+    """Moments and counts from the checkpoint; rates and betas from the settings of now."""
+    chosen = [{name: group[name] for name in ("base_lr", "betas")} for group in optimizer.param_groups]
     optimizer.load_state_dict(saved)
-    for group, rate in zip(optimizer.param_groups, rates, strict=True):
-        group["base_lr"] = rate
+    for group, settings in zip(optimizer.param_groups, chosen, strict=True):
+        group.update(settings)

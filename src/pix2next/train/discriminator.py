@@ -34,18 +34,19 @@ class PatchDiscriminator(nn.Module):
     """One PatchGAN: `layers` halvings, one stage at full stride, then one logit a patch.
 
     A stage is conv 4x4, norm, leaky ReLU; the first has no norm and the last is the bare conv to the logits.
-    Padding is 2, so every stage adds one row and one column, and a picture of any size >= 1 gives logits.
+    With padding 2 every stage adds one row and one column, and a picture of any size >= 1 gives logits. With 1 the two
+    stages that do not halve take one away: pix2pix's 70 x 70 PatchGAN (arXiv:1611.07004, appendix 6.1.2) is 3 layers.
     With `norm="none"` the convolutions start Kaiming-scaled: nothing else would keep the signal's size.
     """
 
-    def __init__(self, in_channels: int, width: int, layers: int, norm: Norm) -> None:
+    def __init__(self, in_channels: int, width: int, layers: int, norm: Norm, padding: int) -> None:
         super().__init__()
         widths = [min(width * 2**i, WIDEST) for i in range(layers + 1)]
-        stages = [_stage(in_channels, widths[0], 2, "spectral" if norm == "spectral" else "none")]
+        stages = [_stage(in_channels, widths[0], 2, "spectral" if norm == "spectral" else "none", padding)]
         for i in range(1, layers + 1):
-            stages.append(_stage(widths[i - 1], widths[i], 2 if i < layers else 1, norm))
+            stages.append(_stage(widths[i - 1], widths[i], 2 if i < layers else 1, norm, padding))
         self.stages = nn.ModuleList(stages)
-        self.to_logits = _conv(widths[-1], 1, 1, norm)
+        self.to_logits = _conv(widths[-1], 1, 1, norm, padding)
         if norm == "none":
             self.apply(_kaiming)
 
@@ -70,21 +71,43 @@ class MultiScaleDiscriminator(nn.Module):
     """
 
     def __init__(
-        self, in_channels: int = 4, width: int = 64, layers: int = 3, scales: int = 3, norm: str = "batch"
+        self,
+        in_channels: int = 4,
+        width: int = 64,
+        layers: int = 3,
+        scales: int = 3,
+        norm: str = "batch",
+        padding: int = 2,
     ) -> None:
         super().__init__()
         for name, value in {"in_channels": in_channels, "width": width, "layers": layers, "scales": scales}.items():
             if value < 1:
                 raise ConfigError(f"discriminator.{name} is {value}; it must be at least 1")
-        self.scales = nn.ModuleList(PatchDiscriminator(in_channels, width, layers, _known(norm)) for _ in range(scales))
+        if padding not in (1, 2):
+            raise ConfigError(f"discriminator.padding is {padding}; it must be 1 or 2")
+        self.scales = nn.ModuleList(
+            PatchDiscriminator(in_channels, width, layers, _known(norm), padding) for _ in range(scales)
+        )
+        self.smallest = 1 if padding == 2 else 3 * 2 ** (layers + scales - 1)
 
     def forward(self, rgb: Float[Tensor, "b 3 h w"], nir: Float[Tensor, "b c h w"]) -> list[ScaleOutput]:
         """One output a scale, full resolution first; both pictures in [-1, 1]."""
-        pair = torch.cat([rgb, nir], dim=1)
+        return self.judge(torch.cat([rgb, nir], dim=1))
+
+    def judge(self, picture: Float[Tensor, "b c h w"]) -> list[ScaleOutput]:
+        """The same of any picture with `in_channels` channels.
+
+        Raises: ConfigError for a picture that is too small to give a logit at every scale.
+        """
+        if min(picture.shape[-2:]) < self.smallest:
+            raise ConfigError(
+                f"these discriminators judge pictures from {self.smallest} x {self.smallest} on, not "
+                f"{picture.shape[-1]} x {picture.shape[-2]}; raise data.crop, or set discriminator.padding to 2"
+            )
         outputs = []
         for scale, discriminator in enumerate(self.scales):
-            pair = _halve(pair) if scale else pair
-            outputs.append(discriminator(pair))
+            picture = _halve(picture) if scale else picture
+            outputs.append(discriminator(picture))
         return outputs
 
 
@@ -128,13 +151,13 @@ def _our_name(scale: int, stage: int, last: int, rest: str) -> str:
     return f"scales.{scale}.stages.{stage}.{rest}"
 
 
-def _stage(in_channels: int, out_channels: int, stride: int, norm: Norm) -> nn.Sequential:
-    conv = _conv(in_channels, out_channels, stride, norm)
+def _stage(in_channels: int, out_channels: int, stride: int, norm: Norm, padding: int) -> nn.Sequential:
+    conv = _conv(in_channels, out_channels, stride, norm, padding)
     return nn.Sequential(conv, *_norm(out_channels, norm), nn.LeakyReLU(0.2, inplace=True))
 
 
-def _conv(in_channels: int, out_channels: int, stride: int, norm: Norm) -> nn.Module:
-    conv = nn.Conv2d(in_channels, out_channels, kernel_size=4, stride=stride, padding=2)
+def _conv(in_channels: int, out_channels: int, stride: int, norm: Norm, padding: int) -> nn.Module:
+    conv = nn.Conv2d(in_channels, out_channels, kernel_size=4, stride=stride, padding=padding)
     return nn.utils.parametrizations.spectral_norm(conv) if norm == "spectral" else conv
 
 

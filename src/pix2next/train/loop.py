@@ -1,63 +1,123 @@
 """A training run, in the order it happens: data, state, steps, validation, saving."""
 
+import json
+import signal
+import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from statistics import fmean
+from types import FrameType
 
 import numpy as np
 import torch
 from accelerate import Accelerator
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from pix2next.config import Config
 from pix2next.data.augment import TrainingCrops
 from pix2next.data.pairs import Pair, configured_pairs, load_pair, overlap, readable
-from pix2next.errors import ConfigError, PairError, Pix2NextError, WeightsError
-from pix2next.evaluate.metrics import LPIPS, psnr, ssim
-from pix2next.images import atomic_path
+from pix2next.errors import ConfigError, PairError, Pix2NextError, WeightsError, one_line
+from pix2next.evaluate.metrics import HIGHER_IS_BETTER, full_names
+from pix2next.evaluate.scorer import Example, Scorer
+from pix2next.images import atomic_path, sweep
 from pix2next.model.pix2next import BEST, Pix2Next
-from pix2next.train.checkpoint import STATE, load_state, save_state, writing
-from pix2next.train.journal import SHEET_ROWS, Journal, write_sheet
-from pix2next.train.step import TrainingState, update
+from pix2next.train.checkpoint import STATE, Ranking, has_state, load_state, save_state, writing
+from pix2next.train.cycle import CycleState
+from pix2next.train.cycle import update as update_cycle
+from pix2next.train.journal import SHEET_ROWS, Journal, check_trackers, environment, error_map, sheet_of
+from pix2next.train.step import Terms, TrainingState, start_accelerator, update
 from pix2next.translate import Translator
 
 LAST = "last.safetensors"
+KEPT = "best"
+"""The folder of the best weights where more than one set is kept."""
 
 
 def train(config: Config, out: Path, *, resume: bool = False) -> Path:
     """Train a network; returns the file of its best weights, `out/best.safetensors`.
 
-    `out` also gets `config.json`, `log.jsonl`, `samples/STEP.png` at every validation, and `last.safetensors` and
-    `state.pt` every `train.checkpoint_minutes`. With `resume` the run in `out` goes on, with the settings given now.
+    `out` also gets `config.json`, `environment.json`, `log.jsonl`, `samples/STEP.png` at every validation, and
+    `last.safetensors` and `state.pt` every `train.checkpoint_minutes`. With `resume` the run in `out` goes on, with the
+    settings given now. Under `accelerate launch` or `torchrun` every process calls this, and the main one writes.
 
     Raises:
-        ConfigError: `out` holds a run and `resume` is not asked for, or the network cannot take crops of this size.
+        ConfigError: `out` holds a run and `resume` is not asked for, or the settings cannot be met here.
         PairError, WeightsError, ImageError: from what the settings name, or what cannot be written.
+        Pix2NextError: a loss is no longer a finite number, or explodes.
+        KeyboardInterrupt: the run was told to stop (SIGINT or SIGTERM), and has saved its state.
     """
-    accelerator = Accelerator(mixed_precision=config.train.mixed_precision)
     _check_out(out, resume)
+    check_trackers(config.train.trackers)
+    accelerator = start_accelerator(config.train, log_with=list(config.train.trackers) or None, project_dir=str(out))
     pairs, val = checked_pairs(config)
-    state = TrainingState.start(config, accelerator)
-    _check_crop(config.data.crop, state.ema.multiple)
-    best = load_state(state, out, accelerator) if resume else None
+    config = with_steps(config, len(pairs))
+    validation = Validation(val, config)
+    kind, one_step = (CycleState, update_cycle) if config.loss.cycle else (TrainingState, update)
+    state = kind.start(config, accelerator, resume=resume)
+    check_crop(config.data.crop, state.ema.multiple)
+    ranking = load_state(state, validation.choose_by, out, accelerator) if resume else []
     out.mkdir(parents=True, exist_ok=True)
-    with Journal(out, state.step, config.train.steps, enabled=accelerator.is_main_process) as journal:
-        run = Run(config, out, accelerator, state, journal, Validation(val, config.train.choose_by), best)
-        run.write_config()
-        with _said_of_batch_norm():
+    if accelerator.is_main_process:
+        sweep(out)
+    with Journal(out, config, state.step, accelerator) as journal, stopping_at_signals() as stop:
+        run = Run(config, out, accelerator, state, journal, validation, ranking, stop, one_step)
+        run.write_settings()
+        if state.step >= config.train.steps:
+            journal.say(f"nothing left to do: the run has taken {state.step} of {config.train.steps} steps")
+        with in_plain_words():
             run.steps(batches(config, pairs, state.step, accelerator))
     return out / BEST
 
 
+def with_steps(config: Config, pairs: int) -> Config:
+    """The settings in steps alone: `steps` and `warmup_steps` are what epochs over so many pairs are, rounded up."""
+    train = config.train
+    epochs = {"steps": train.epochs, "warmup_steps": train.warmup_epochs}
+    steps = {name: -(-count * pairs // train.batch_size) for name, count in epochs.items() if count is not None}
+    return config.model_copy(update={"train": train.model_copy(update={**steps, "epochs": None})})
+
+
 @contextmanager
-def _said_of_batch_norm() -> Iterator[None]:
-    """Torch knows only when it computes that a batch norm is left with a single value a channel."""
+def stopping_at_signals() -> Iterator[threading.Event]:
+    """An event that SIGINT and SIGTERM set, so that a run can end between two steps; the second SIGINT ends at once.
+
+    Schedulers send SIGTERM before they take a machine away. Only a program's main thread hears signals.
+    """
+    stop = threading.Event()
+
+    def heed(number: int, frame: FrameType | None) -> None:
+        stop.set()
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+    if threading.current_thread() is not threading.main_thread():
+        yield stop
+        return
+    before = {number: signal.signal(number, heed) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield stop
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+@contextmanager
+def in_plain_words() -> Iterator[None]:
+    """What torch finds out only as it computes: a batch norm left with one value a channel, a worker that failed."""
     try:
         yield
+    except PairError as error:
+        # A worker's error comes with its whole traceback.
+        raise PairError(str(error).strip().rpartition("PairError: ")[2]) from error
+    except RuntimeError as error:
+        if "DataLoader worker (pid" not in str(error):
+            raise
+        raise ConfigError(
+            f"a process that reads pictures has died, perhaps for want of memory ({one_line(error)}); "
+            "lower data.workers, or set data.cache to false"
+        ) from error
     except ValueError as error:
         if "more than 1 value per channel" not in str(error):
             raise
@@ -73,22 +133,24 @@ def checked_pairs(config: Config) -> tuple[list[Pair], list[Pair]]:
     Raises:
         PairError: pictures without a partner or of another size than their partner, or pictures in both.
     """
-    pairs, val = configured_pairs(config.data, "train"), configured_pairs(config.data, "val")
+    pairs = configured_pairs(config.data, "train")
+    val = configured_pairs(config.data, "val") if config.train.validate_every else []
     if shared := overlap(pairs, val):
         raise PairError(f"{len(shared)} pictures are in both train and val (first: {shared[0]})")
-    return readable(pairs), readable(val)
+    return readable(pairs), readable(val) if val else []
 
 
 def _check_out(out: Path, resume: bool) -> None:
-    if resume and not (out / STATE).is_file():
+    if resume and not has_state(out):
         raise WeightsError(f"nothing to resume: no {out / STATE}")
-    if (out / STATE).exists() and not resume:
+    if has_state(out) and not resume:
         raise ConfigError(f"{out} holds a run already; add --resume to go on with it, or choose another --out")
     if (out / BEST).exists() and not resume:
         raise ConfigError(f"{out} holds a run that ended before its first checkpoint; choose another --out")
 
 
-def _check_crop(crop: int, multiple: int) -> None:
+def check_crop(crop: int, multiple: int) -> None:
+    """Raises: ConfigError where the network cannot take crops of this size."""
     if crop % multiple:
         raise ConfigError(f"data.crop: {crop} is no multiple of {multiple}, which this network works in")
 
@@ -96,7 +158,7 @@ def _check_crop(crop: int, multiple: int) -> None:
 def batches(
     config: Config, pairs: Sequence[Pair], start: int, accelerator: Accelerator
 ) -> Iterator[tuple[float, dict[str, Tensor]]]:
-    """The batches from step `start` on, each with the seconds it was waited for."""
+    """The batches from step `start` on, this process's share of them, each with the seconds it was waited for."""
     size = config.train.batch_size
     crops = TrainingCrops(pairs, config.data, config.train.seed)
     loader = DataLoader(
@@ -104,6 +166,7 @@ def batches(
         batch_size=size,
         sampler=range(start * size, config.train.steps * size),
         num_workers=config.data.workers,
+        worker_init_fn=_deaf,
         pin_memory=accelerator.device.type == "cuda",
     )
     iterator = iter(accelerator.prepare(loader))
@@ -117,36 +180,38 @@ def batches(
         yield time.perf_counter() - asked, batch
 
 
-class Validation:
-    """Scores on the validation pairs at native size, and a few of the pictures."""
+def _deaf(_: int) -> None:
+    """Leave signals to the process that a worker works for: a scheduler and Ctrl-C tell all of them at once."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
 
-    def __init__(self, pairs: Sequence[Pair], choose_by: str) -> None:
+
+class Validation:
+    """Scores of `evaluate` on the validation pairs at native size, and a few of the pictures."""
+
+    def __init__(self, pairs: Sequence[Pair], config: Config) -> None:
+        """Raises: ConfigError for a metric that is not known; WeightsError when its network is not to be had."""
         self.pairs = pairs
-        self.choose_by = choose_by
-        self.lpips = LPIPS() if choose_by == "lpips" else None
+        self.choose_by = full_names([config.train.choose_by])[0]
+        self.scorer = Scorer((*config.train.validation_metrics, self.choose_by))
+
+    def is_better(self, score: float, than: float) -> bool:
+        """Whether `score` is the better one of the metric that the best weights are chosen by."""
+        return score > than if self.choose_by in HIGHER_IS_BETTER else score < than
 
     def __call__(self, model: Pix2Next) -> tuple[dict[str, float], list[list[np.ndarray]]]:
-        """Mean PSNR, SSIM (and LPIPS where the best is chosen by it), and rows of RGB, fake and truth."""
+        """The mean of every metric, and rows of RGB, fake, truth and error map."""
         translator = Translator(model, device=str(next(model.parameters()).device))
-        scores: dict[str, list[float]] = {"psnr": [], "ssim": [], **({"lpips": []} if self.lpips else {})}
         shown = range(0, len(self.pairs), max(1, len(self.pairs) // SHEET_ROWS))[:SHEET_ROWS]
-        rows: list[list[np.ndarray]] = []
+        pictures, rows = [], []
         for index, pair in enumerate(self.pairs):
             rgb, nir = load_pair(pair)
             fake = translator(rgb)
-            scores["psnr"].append(psnr(fake, nir))
-            scores["ssim"].append(ssim(fake, nir))
-            if self.lpips:
-                scores["lpips"].append(self.lpips(fake, nir))
+            pictures.append(self.scorer.score(Example(pair.name, nir, {"fake": fake}, rgb)))
             if index in shown:
-                rows.append([rgb, fake, nir])
-        return {name: fmean(values) for name, values in scores.items()}, rows
-
-    def is_better(self, score: float, best: float | None) -> bool:
-        """Whether `score` beats the best so far; LPIPS is a distance, the others grow with quality."""
-        if best is None:
-            return True
-        return score < best if self.choose_by == "lpips" else score > best
+                rows.append([rgb, fake, nir, error_map(fake, nir)])
+        means = self.scorer.mean(pictures)[0]["fake"]
+        return {name: float("inf") if value is None else value for name, value in means.items()}, rows
 
 
 @dataclass
@@ -159,10 +224,16 @@ class Run:
     state: TrainingState
     journal: Journal
     validation: Validation
-    best: float | None
-    """The best validation score so far."""
+    ranking: Ranking
+    """The best validations so far."""
+    stop: threading.Event
+    """Set when the run is to end after the step in hand."""
+    update: Callable[..., Terms]
+    """One step on a batch."""
     saved: float = field(default_factory=time.monotonic)
     """When the last checkpoint was written."""
+    first_means: dict[str, float] = field(default_factory=dict)
+    """Each term's first mean in this process's log, that an explosion is told by."""
 
     def steps(self, batches: Iterator[tuple[float, dict[str, Tensor]]]) -> None:
         """Update on every batch; log, validate and save when it is time, and at the end."""
@@ -170,54 +241,114 @@ class Run:
         self.state.model.train()
         self.state.discriminator.train()
         for waited, batch in batches:
-            losses = update(self.state, batch["rgb"], batch["nir"], self.config, self.accelerator)
+            losses = self.update(self.state, batch["rgb"], batch["nir"], self.config, self.accelerator)
             step = self.state.step
             self.journal.add(step, losses, waited)
             last = step == train.steps
-            due = time.monotonic() - self.saved > 60 * train.checkpoint_minutes
-            if step % train.log_every == 0 or due or last:
-                self._check(self.journal.write(step))
-            if step % train.validate_every == 0 or last:
+            if step % train.log_every == 0 or last:
+                self.check()
+                self.log()
+            if last or (train.validate_every and step % train.validate_every == 0):
+                self.check()
                 self.validate()
-            if due or last:
+            stopped = self.told_to_stop()
+            if stopped or last or time.monotonic() - self.saved > 60 * train.checkpoint_minutes:
+                self.check()
                 self.save()
+            if stopped:
+                raise KeyboardInterrupt
 
-    def _check(self, line: Mapping[str, float | int]) -> None:
-        broken = [name for name, value in line.items() if not np.isfinite(value)]
-        if broken:
-            raise Pix2NextError(
-                f"{broken[0]} is not finite at step {self.state.step}; the last whole checkpoint is in {self.out}"
-            )
+    def log(self) -> None:
+        """A line of means; ends the run where one has exploded."""
+        rate = self.state.optim_g.param_groups[0]["lr"]
+        line = self.journal.write_means(self.state.step, rate=rate)
+        terms = {name: value for name, value in line.items() if name in self.journal.terms}
+        for name, value in terms.items():
+            first = self.first_means.setdefault(name, max(abs(value), 1.0))
+            if abs(value) > self.config.train.exploding * first:
+                self._end(f"{name} exploded to {value:.3g} by step {self.state.step}")
+
+    def check(self) -> None:
+        """Ends the run if a loss or a weight is no number, before anything is written that could hold such weights.
+
+        A finite loss can have a gradient that is not, and the loss of another process is not known here.
+        """
+        if broken := self.journal.broken():
+            self._end(f"{broken[0]} is not finite at step {broken[1]}")
+        groups = (*self.state.optim_g.param_groups, *self.state.optim_d.param_groups)
+        if not nn.utils.get_total_norm([it for group in groups for it in group["params"]]).isfinite():
+            self._end(f"weights are not finite after step {self.state.step}")
+
+    def _end(self, reason: str) -> None:
+        state = self.out / STATE
+        saved = f"the last good checkpoint is {state}" if state.exists() else "no checkpoint was written before"
+        raise Pix2NextError(f"{reason}; {saved}")
+
+    def told_to_stop(self) -> bool:
+        """Whether to end after this step; several processes agree on it every `log_every` steps."""
+        if self.accelerator.num_processes == 1:
+            return self.stop.is_set()
+        if self.state.step % self.config.train.log_every:
+            return False
+        heard = torch.tensor(float(self.stop.is_set()), device=self.accelerator.device)
+        return bool(self.accelerator.reduce(heard, reduction="sum") > 0)
 
     def validate(self) -> None:
-        """Score the averaged weights; keep them if they are the best so far."""
+        """Score the averaged weights and keep them if they are among the best; without validation they count as best.
+
+        The other processes wait at their next step.
+        """
         if not self.accelerator.is_main_process:
             return
-        scores, rows = self.validation(self.state.ema)
         step = self.state.step
+        if not self.config.train.validate_every:
+            self.save_average(self.out / BEST, {"step": str(step)})
+            return
+        scores, rows = self.validation(self.state.ema)
         self.journal.write(step, **{f"val_{name}": value for name, value in scores.items()})
         self.journal.say(f"step {step}: " + ", ".join(f"{name} {value:.4f}" for name, value in scores.items()))
-        write_sheet(self.out / "samples" / f"{step:07d}.png", rows)
+        self.journal.show(step, sheet_of(rows))
+        self.rank(scores)
+        self.journal.skip_time()
+
+    def rank(self, scores: Mapping[str, float]) -> None:
+        """Keep the averaged weights if their score is among the `keep_best` best, and drop those that are no more."""
+        train, step = self.config.train, self.state.step
         score = scores[self.validation.choose_by]
-        if self.validation.is_better(score, self.best):
-            self.best = score
-            card = {"step": str(step), **{f"val_{name}": f"{value:.4f}" for name, value in scores.items()}}
-            self.save_average(BEST, card)
+        others = [entry for entry in self.ranking if entry[1] != step]
+        better = [entry for entry in others if not self.validation.is_better(score, entry[0])]
+        worse = [entry for entry in others if entry not in better]
+        self.ranking[:] = [*better, (score, step), *worse][: train.keep_best]
+        card = {"step": str(step), **{f"val_{name}": f"{value:.4f}" for name, value in scores.items()}}
+        kept = {step: self.out / KEPT / f"{step:07d}.safetensors" for _, step in self.ranking}
+        if train.keep_best > 1 and step in kept:
+            self.save_average(kept[step], card)
+        if self.ranking[0][1] == step:
+            self.save_average(self.out / BEST, card)
+        for path in (self.out / KEPT).glob("*.safetensors"):
+            if path not in kept.values():
+                path.unlink()
 
     def save(self) -> None:
         """Write the state and the averaged weights as they are now."""
         if self.accelerator.is_main_process:
-            self.save_average(LAST, {"step": str(self.state.step)})
-            save_state(self.state, self.best, self.out, self.accelerator)
+            self.save_average(self.out / LAST, {"step": str(self.state.step)})
+            save_state(self.state, self.ranking, self.validation.choose_by, self.out, self.accelerator)
         self.saved = time.monotonic()
 
-    def save_average(self, name: str, card: Mapping[str, str]) -> None:
-        """Write the averaged weights to the file `name`."""
-        with writing(self.out / name):
-            self.state.ema.save(self.out / name, card=card)
+    def save_average(self, path: Path, card: Mapping[str, str]) -> None:
+        """Write the averaged weights to a file."""
+        with writing(path):
+            self.state.ema.save(path, card=card)
 
-    def write_config(self) -> None:
-        """The resolved settings, beside what they lead to."""
-        if self.accelerator.is_main_process:
-            with atomic_path(self.out / "config.json") as temporary:
-                temporary.write_text(self.config.model_dump_json(indent=1) + "\n", encoding="utf-8")
+    def write_settings(self) -> None:
+        """The resolved settings and versions, beside what they lead to."""
+        if not self.accelerator.is_main_process:
+            return
+        texts = {
+            "config.json": self.config.model_dump_json(indent=1),
+            "environment.json": json.dumps(environment(self.accelerator), indent=1),
+        }
+        for name, text in texts.items():
+            with atomic_path(self.out / name) as temporary:
+                temporary.write_text(text + "\n", encoding="utf-8")

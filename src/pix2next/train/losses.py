@@ -3,8 +3,8 @@
 Everything returns a float32 scalar, also under bf16 autocast. The GAN losses take one logit map a scale and sum over
 scales, as pix2pixHD (arXiv:1711.11585) and the released Pix2Next code do; each states its value at the extremes.
 The paper's generator loss is GAN + SSIM + feature matching (arXiv:2409.16706); the released code weighs them
-1, 10 and 5, and adds 5 x a VGG19 distance between the RGB *input* and the output, which no paper names: `perceptual`
-here is meant for the true NIR.
+1, 10 and 5, and adds 5 x a VGG19 distance between the RGB *input* and the output, which no paper names and whose
+gradient it cuts off, so that the term trains nothing: `perceptual` here is meant for the true NIR.
 """
 
 from collections.abc import Sequence
@@ -58,6 +58,35 @@ def hinge_generator(fake_logits: Sequence[Tensor]) -> Scalar:
     return _total(-scale.float().mean() for scale in fake_logits)
 
 
+def vanilla_discriminator(real_logits: Sequence[Tensor], fake_logits: Sequence[Tensor]) -> Scalar:
+    """Half of -log s(real) - log(1 - s(fake)), s the sigmoid; log 2 a scale at logits of 0, towards 0 when D is right.
+
+    Source: GAN (arXiv:1406.2661), eq. 1; halved as in pix2pix (arXiv:1611.07004), sec. 3.3.
+    """
+    real = _total(F.softplus(-scale.float()).mean() for scale in real_logits)
+    return 0.5 * (real + _total(F.softplus(scale.float()).mean() for scale in fake_logits))
+
+
+def vanilla_generator(fake_logits: Sequence[Tensor]) -> Scalar:
+    """-log s(fake), s the sigmoid; log 2 a scale at logits of 0, towards 0 when D takes every patch for real.
+
+    Source: GAN, sec. 3: the form that does not saturate, which pix2pix trains with too.
+    """
+    return _total(F.softplus(-scale.float()).mean() for scale in fake_logits)
+
+
+def gradient_penalty(logits: Sequence[Tensor], nir: Float[Tensor, "b c h w"]) -> Scalar:
+    """Squared length of the gradient of D's logits at the true pictures, averaged over them; 0 for a D that is flat.
+
+    The logits of a picture are summed, over patches and scales. `nir` must have required gradient when D saw it; the
+    penalty itself carries gradient to D. R1 is this, times its weight over 2.
+    Source: arXiv:1801.04406, eq. 9; it has one logit a picture.
+    """
+    total = _total(scale.float().sum() for scale in logits)
+    (gradient,) = torch.autograd.grad(total, nir, create_graph=True)
+    return gradient.float().square().sum(dim=(1, 2, 3)).mean()
+
+
 def feature_matching(real_features: Sequence[Sequence[Tensor]], fake_features: Sequence[Sequence[Tensor]]) -> Scalar:
     """Mean absolute distance of D's activations, summed over its layers and averaged over its scales.
 
@@ -102,7 +131,7 @@ def perceptual(
     """Weighted sum of the mean absolute distances of a fixed network's activations; the real side is detached.
 
     Source: pix2pixHD, sec. 3.3, there between the output and the truth. The released Pix2Next code compares the
-    output with the RGB input instead, and times 5.
+    output with the RGB input instead, times 5, and detaches the output's side: no gradient comes of it.
     """
     pairs = zip(weights, fake_features, real_features, strict=True)
     return _total(weight * F.l1_loss(fake.float(), real.detach().float()) for weight, fake, real in pairs)

@@ -1,23 +1,33 @@
 """The training state, and one update of the generator and its discriminators."""
 
 import copy
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+import os
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
+from datetime import timedelta
 from math import cos, pi
+from typing import Any
 
+import numpy as np
 import torch
-from accelerate import Accelerator
+from accelerate import Accelerator, DataLoaderConfiguration, DistributedDataParallelKwargs, InitProcessGroupKwargs
+from accelerate.state import AcceleratorState, PartialState
+from accelerate.utils import parse_flag_from_env, set_seed
 from jaxtyping import Float
 from torch import Tensor, nn
 from torch.optim import Adam, Optimizer
 
 from pix2next.config import Config, LossConfig, TrainConfig
-from pix2next.model.pix2next import Pix2Next
+from pix2next.errors import ConfigError, WeightsError
+from pix2next.model.pix2next import Pix2Next, load_model
+from pix2next.model.state_dicts import fit
 from pix2next.train.discriminator import MultiScaleDiscriminator
 from pix2next.train.losses import (
     PerceptualFeatures,
     feature_matching,
+    gradient_penalty,
     hinge_discriminator,
     hinge_generator,
     l1,
@@ -25,9 +35,58 @@ from pix2next.train.losses import (
     lsgan_generator,
     perceptual,
     ssim_loss,
+    vanilla_discriminator,
+    vanilla_generator,
 )
 
-GAN = {"lsgan": (lsgan_discriminator, lsgan_generator), "hinge": (hinge_discriminator, hinge_generator)}
+GAN = {
+    "lsgan": (lsgan_discriminator, lsgan_generator),
+    "hinge": (hinge_discriminator, hinge_generator),
+    "vanilla": (vanilla_discriminator, vanilla_generator),
+}
+LONGEST_VALIDATION = timedelta(hours=6)
+"""The other processes wait for the main one while it validates."""
+COMPILER = "inductor"
+COMPILERS = (os.environ.get("CXX") or "g++", "clang++")
+"""What torch looks for."""
+Terms = dict[str, Tensor]
+
+
+def start_accelerator(train: TrainConfig, **options: Any) -> Accelerator:
+    """The engine that knows devices, processes and precision; each process takes its share of every batch.
+
+    Accelerate keeps the first precision of a process for its life, so what an earlier run left is cleared away.
+
+    Raises:
+        ConfigError: the batch does not divide among the processes, or the precision cannot be had here.
+    """
+    AcceleratorState._reset_state()
+    if train.mixed_precision == "fp16" and not torch.accelerator.is_available():
+        raise ConfigError("train.mixed_precision: fp16 needs a GPU; on a CPU set bf16 or no")
+    if train.compile and not torch.accelerator.is_available() and not any(map(shutil.which, COMPILERS)):
+        raise ConfigError(f"train.compile needs a C++ compiler on a CPU, and none is found ({', '.join(COMPILERS)})")
+    # Several processes without an accelerator only find each other when they are told that it is the CPU they are on.
+    cpu = parse_flag_from_env("ACCELERATE_USE_CPU") or not torch.accelerator.is_available()
+    group = InitProcessGroupKwargs(timeout=LONGEST_VALIDATION).to_kwargs()
+    count = PartialState(cpu=cpu, **group).num_processes
+    part = train.batch_size // train.accumulate
+    if part % count:
+        raise ConfigError(
+            f"train.batch_size: {part} pairs at a time ({train.batch_size} in {train.accumulate} parts) do not divide "
+            f"among {count} processes"
+        )
+    try:
+        return Accelerator(
+            cpu=cpu,
+            mixed_precision=train.mixed_precision,
+            dynamo_backend=COMPILER if train.compile else "no",
+            dataloader_config=DataLoaderConfiguration(split_batches=True),
+            # Two forward passes of D to one backward pass: buffers must stay as they are in between.
+            kwargs_handlers=[DistributedDataParallelKwargs(broadcast_buffers=False)],
+            **options,
+        )
+    except (ValueError, ImportError) as error:
+        raise ConfigError(f"train.mixed_precision {train.mixed_precision}, trackers or device: {error}") from error
 
 
 @dataclass
@@ -43,23 +102,71 @@ class TrainingState:
     step: int = 0
 
     @classmethod
-    def start(cls, config: Config, accelerator: Accelerator) -> "TrainingState":
-        """Fresh networks from `train.seed`, prepared for the accelerator's devices and precision."""
-        torch.manual_seed(config.train.seed)
-        model = Pix2Next(config.model)
+    def start(cls, config: Config, accelerator: Accelerator, *, resume: bool = False) -> "TrainingState":
+        """Networks as `first_model` has them, prepared for the accelerator's devices and precision.
+
+        Raises:
+            WeightsError: the weights to start from cannot be had or do not fit.
+        """
+        set_seed(config.train.seed)
+        model = first_model(config, resume=resume)
         discriminator = MultiScaleDiscriminator(4, **config.discriminator.model_dump())
         fixed = PerceptualFeatures(config.loss.perceptual_network) if config.loss.perceptual else None
-        ema = copy.deepcopy(model).eval().requires_grad_(False)
-        if config.train.channels_last:
-            for network in (model, discriminator, ema):
-                network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        optim_g, optim_d = _optimizers(model, discriminator, config.train)
-        prepared = accelerator.prepare(model, discriminator, optim_g, optim_d)
+        steppers = optimizers(model, discriminator, config.train)
+        ema, *prepared = ready(model, [discriminator], steppers, config.train, accelerator)
         fixed = fixed.to(accelerator.device) if fixed else None
-        return cls(prepared[0], prepared[1], ema.to(accelerator.device), prepared[2], prepared[3], fixed)
+        return cls(prepared[0], prepared[1], ema, prepared[2], prepared[3], fixed)
+
+    def parts(self, accelerator: Accelerator) -> dict[str, Any]:
+        """Everything with a state of its own, by the name that it is saved under."""
+        scaler = {"scaler": accelerator.scaler} if accelerator.scaler else {}
+        return {
+            "model": bare(accelerator, self.model),
+            "discriminator": bare(accelerator, self.discriminator),
+            "ema": self.ema,
+            "optim_g": self.optim_g,
+            "optim_d": self.optim_d,
+            **scaler,
+        }
 
 
-def _optimizers(model: Pix2Next, discriminator: nn.Module, train: TrainConfig) -> tuple[Optimizer, Optimizer]:
+def bare(accelerator: Accelerator, network: nn.Module) -> nn.Module:
+    """The network without what distribution and compilation wrapped around it."""
+    return accelerator.unwrap_model(network, keep_torch_compile=False)
+
+
+def critic(accelerator: Accelerator, discriminator: nn.Module) -> nn.Module:
+    """D as G's part of a step calls it, where D itself learns nothing and processes share nothing of it.
+
+    Among several processes it is not the compiled one: accelerate unwraps a compiled network in place, and D's own
+    gradients would not be shared any more.
+    """
+    return discriminator if accelerator.num_processes == 1 else bare(accelerator, discriminator)
+
+
+def first_model(config: Config, *, resume: bool = False) -> Pix2Next:
+    """The network that training starts with: `train.init_from`, or drawn from `train.seed` with its VFM's weights.
+
+    With `resume` every weight is still to come, so none is looked for.
+
+    Raises:
+        WeightsError: `train.init_from` is no network of ours, or one of another architecture.
+    """
+    source = None if resume else config.train.init_from
+    model = Pix2Next(config.model, fetch=not resume and source is None)
+    if source is not None:
+        known = load_model(source)
+        if not isinstance(known, Pix2Next):
+            raise WeightsError(
+                f"train.init_from: {source} is a checkpoint of the released code, which is not trained here"
+            )
+        fit(model, known.state_dict(), f"train.init_from {source}")
+    model.recomputes(config.train.recompute)
+    return model
+
+
+def optimizers(model: Pix2Next, discriminator: nn.Module, train: TrainConfig) -> tuple[Optimizer, Optimizer]:
+    """Adam for G, its VFM with a rate of its own, and Adam for D."""
     rate = train.learning_rate
     groups = [{"params": list(model.generator.parameters()), "base_lr": rate}]
     tuned = [parameter for parameter in (model.vfm.parameters() if model.vfm else ()) if parameter.requires_grad]
@@ -69,15 +176,56 @@ def _optimizers(model: Pix2Next, discriminator: nn.Module, train: TrainConfig) -
     return Adam(groups, lr=rate, betas=train.betas), Adam(discriminators, lr=rate, betas=train.betas)
 
 
-def learning_rate(step: int, train: TrainConfig) -> float:
-    """The share of the full rate at `step`: linear over the warm-up, then half a cosine down to `final_rate`.
+def ready(
+    model: Pix2Next,
+    others: Sequence[nn.Module],
+    steppers: Sequence[Optimizer],
+    train: TrainConfig,
+    accelerator: Accelerator,
+) -> tuple[Any, ...]:
+    """The average to be of the model; then model, others and optimizers, prepared for the accelerator."""
+    networks = [model, *others]
+    if train.channels_last:
+        for network in networks:
+            network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    ema = copy.deepcopy(model).eval().requires_grad_(False).to(accelerator.device)
+    if accelerator.num_processes > 1:
+        rest_unread(model)
+        if accelerator.device.type == "cuda":
+            networks = [nn.SyncBatchNorm.convert_sync_batchnorm(network) for network in networks]
+    return ema, *accelerator.prepare(*networks, *steppers)
 
-    The released code means the same, but steps its schedule once an epoch, so that its rate only ever warms up.
+
+def rest_unread(model: Pix2Next) -> None:
+    """Ask for no gradient of what the output does not depend on, as a VFM's stages beyond the last map that is read.
+
+    Processes that share gradients would wait for these for ever. A small picture sent through tells them.
+    """
+    wanted = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    side = 2 * model.multiple
+    shown = model.eval()(torch.zeros(1, 3, side, side))
+    model.train()
+    for parameter, gradient in zip(wanted, torch.autograd.grad(shown.sum(), wanted, allow_unused=True), strict=True):
+        parameter.requires_grad_(gradient is not None)
+
+
+def learning_rate(step: int, train: TrainConfig) -> float:
+    """The share of the full rate at `step`: linear over the warm-up, then along `schedule` down to `final_rate`.
+
+    The released code means the same as `cosine`, but steps its schedule once an epoch, so that its rate only ever
+    warms up.
     """
     if step < train.warmup_steps:
         return (step + 1) / train.warmup_steps
-    progress = (step - train.warmup_steps) / max(train.steps - train.warmup_steps, 1)
-    return train.final_rate + (1 - train.final_rate) * (1 + cos(pi * min(progress, 1.0))) / 2
+    progress = min((step - train.warmup_steps) / max(train.steps - train.warmup_steps, 1), 1.0)
+    match train.schedule:
+        case "constant":
+            left = 1.0
+        case "linear":
+            left = min(1.0, 2 * (1 - progress))
+        case "cosine":
+            left = (1 + cos(pi * progress)) / 2
+    return train.final_rate + (1 - train.final_rate) * left
 
 
 def update(
@@ -86,57 +234,112 @@ def update(
     nir: Float[Tensor, "b 1 h w"],
     config: Config,
     accelerator: Accelerator,
-) -> dict[str, Tensor]:
+) -> Terms:
     """One step of G and one of D on a batch in [-1, 1]; the loss terms by name (unweighted), detached.
 
-    Both are judged by D as it was before the step, as in pix2pixHD: its view of the truth is computed once, and serves
-    D's loss and, detached, feature matching.
+    Both are judged by D as it was before the step, as in pix2pixHD. The batch goes through in `train.accumulate` parts.
+    All that is random in the networks follows from the seed, the step and the process, so a resumed run draws the same.
     """
-    weights = config.loss
-    gan_d, gan_g = GAN[weights.gan_kind]
-    started = state.step >= config.train.discriminator_starts
-    adversarial = started and bool(weights.gan or weights.feature_matching)
-    set_rate(state, learning_rate(state.step, config.train))
+    train = config.train
+    seed_step(train.seed, state.step, accelerator.process_index)
+    set_rate(state, learning_rate(state.step, train))
+    judged = state.step >= train.discriminator_starts and bool(config.loss.gan or config.loss.feature_matching)
+    parts = list(zip(rgb.chunk(train.accumulate), nir.chunk(train.accumulate), strict=True))
+    fakes: list[Tensor] = []
+    terms: list[Terms] = []
 
     # G: look like the truth, and to D like the truth does.
-    fake = state.model(rgb)
-    parts = direct_terms(state.perceptual_network, fake, nir, weights)
-    if adversarial:
-        on_real = state.discriminator(rgb, nir)
-        with frozen(state.discriminator):
-            on_fake = state.discriminator(rgb, fake)
-        parts["gan"] = gan_g([it.logits for it in on_fake])
-        parts["feature_matching"] = feature_matching([it.features for it in on_real], [it.features for it in on_fake])
-    take_step(accelerator, state.optim_g, weighted(parts, weights))
+    for (rgb_part, nir_part), synced in zip(parts, syncing(accelerator, state.model, len(parts)), strict=True):
+        with synced:
+            fake = state.model(rgb_part)
+            losses = direct_terms(state.perceptual_network, rgb_part, fake, nir_part, config.loss)
+            if judged:
+                judge = critic(accelerator, state.discriminator)
+                losses |= adversarial_terms(judge, rgb_part, fake, nir_part, config.loss)
+            accelerator.backward(weighted(losses, config.loss) / len(parts))
+        fakes.append(fake.detach())
+        terms.append(losses)
+    take_step(accelerator, state.optim_g, train.clip_norm)
 
     # D: tell real pairs from fake ones.
-    if adversarial:
-        on_fake = state.discriminator(rgb, fake.detach())
-        parts["discriminator"] = gan_d([it.logits for it in on_real], [it.logits for it in on_fake])
-        take_step(accelerator, state.optim_d, parts["discriminator"])
+    if judged:
+        contexts = syncing(accelerator, state.discriminator, len(parts))
+        for (rgb_part, nir_part), fake, losses, synced in zip(parts, fakes, terms, contexts, strict=True):
+            with synced:
+                verdict = discriminator_terms(state.discriminator, rgb_part, fake, nir_part, config.loss, state.step)
+                accelerator.backward(weighted_discriminator(verdict, config.loss) / len(parts))
+            losses |= verdict
+        take_step(accelerator, state.optim_d, train.clip_norm)
 
-    update_average(state.ema, accelerator.unwrap_model(state.model), average_share(state.step, config.train.ema))
+    return close_step(state, terms, train, accelerator)
+
+
+def close_step(state: TrainingState, terms: Sequence[Terms], train: TrainConfig, accelerator: Accelerator) -> Terms:
+    """Let the average follow and count the step; gives every term's mean over the parts, detached."""
+    update_average(state.ema, bare(accelerator, state.model), average_share(state.step, train.ema))
     state.step += 1
-    return {name: term.detach() for name, term in parts.items()}
+    return {name: torch.stack([losses[name].detach() for losses in terms]).mean() for name in terms[0]}
+
+
+def syncing(accelerator: Accelerator, network: nn.Module, count: int) -> list[Any]:
+    """The contexts for a step's `count` backward passes: processes share gradients at the last one alone."""
+    return [*(accelerator.no_sync(network) for _ in range(count - 1)), nullcontext()]
 
 
 def direct_terms(
     perceptual_network: PerceptualFeatures | None,
+    rgb: Float[Tensor, "b 3 h w"],
     fake: Float[Tensor, "b 1 h w"],
     nir: Float[Tensor, "b 1 h w"],
     weights: LossConfig,
-) -> dict[str, Tensor]:
+) -> Terms:
     """The terms that need no discriminator, those with weight zero left out."""
     parts = {}
     if weights.ssim:
-        parts["ssim"] = ssim_loss(fake, nir)
+        parts["ssim"] = ssim_loss(fake, nir, None if weights.ssim_range == "batch" else 2.0)
     if weights.l1:
         parts["l1"] = l1(fake, nir)
     if perceptual_network:
         with torch.no_grad():
-            truth = perceptual_network(nir)
-        parts["perceptual"] = perceptual(perceptual_network(fake), truth)
+            target = perceptual_network(nir if weights.perceptual_target == "nir" else rgb)
+        parts["perceptual"] = perceptual(perceptual_network(fake), target)
     return parts
+
+
+def adversarial_terms(
+    discriminator: nn.Module,
+    rgb: Float[Tensor, "b 3 h w"],
+    fake: Float[Tensor, "b 1 h w"],
+    nir: Float[Tensor, "b 1 h w"],
+    weights: LossConfig,
+) -> Terms:
+    """What D's verdict means to G, those with weight zero left out; D itself is taught nothing."""
+    parts = {}
+    with frozen(discriminator):
+        on_fake = discriminator(rgb, fake)
+    if weights.gan:
+        parts["gan"] = GAN[weights.gan_kind][1]([it.logits for it in on_fake])
+    if weights.feature_matching:
+        with torch.no_grad():
+            on_real = discriminator(rgb, nir)
+        parts["feature_matching"] = feature_matching([it.features for it in on_real], [it.features for it in on_fake])
+    return parts
+
+
+def discriminator_terms(
+    discriminator: nn.Module,
+    rgb: Float[Tensor, "b 3 h w"],
+    fake: Float[Tensor, "b 1 h w"],
+    nir: Float[Tensor, "b 1 h w"],
+    weights: LossConfig,
+    step: int,
+) -> Terms:
+    """D's own loss, and the penalty on its gradient at the steps that it is due at."""
+    penalised = bool(weights.r1) and step % weights.r1_every == 0
+    nir = nir.detach().requires_grad_(penalised)
+    real, fakes = ([it.logits for it in discriminator(rgb, picture)] for picture in (nir, fake))
+    parts = {"discriminator": GAN[weights.gan_kind][0](real, fakes)}
+    return parts | ({"r1": gradient_penalty(real, nir)} if penalised else {})
 
 
 def weighted(parts: Mapping[str, Tensor], weights: LossConfig) -> Tensor:
@@ -144,11 +347,24 @@ def weighted(parts: Mapping[str, Tensor], weights: LossConfig) -> Tensor:
     return torch.stack([getattr(weights, name) * term for name, term in parts.items()]).sum()
 
 
-def take_step(accelerator: Accelerator, optimizer: Optimizer, loss: Tensor) -> None:
-    """Clear, backward, step."""
-    optimizer.zero_grad(set_to_none=True)
-    accelerator.backward(loss)
+def weighted_discriminator(parts: Mapping[str, Tensor], weights: LossConfig) -> Tensor:
+    """D's loss; the penalty stands for the steps that go without it as well."""
+    if "r1" not in parts:
+        return parts["discriminator"]
+    return parts["discriminator"] + weights.r1 / 2 * weights.r1_every * parts["r1"]
+
+
+def take_step(accelerator: Accelerator, optimizer: Optimizer, clip_norm: float | None) -> None:
+    """Shorten the gradient if it is too long, step, and clear it."""
+    if clip_norm is not None:
+        accelerator.clip_grad_norm_([it for group in optimizer.param_groups for it in group["params"]], clip_norm)
     optimizer.step()
+    optimizer.zero_grad(set_to_none=True)
+
+
+def seed_step(seed: int, step: int, process: int) -> None:
+    """Set every random generator as step `step` of a run with `seed` has it in this process."""
+    set_seed(int(np.random.SeedSequence((seed, step, process)).generate_state(1)[0]))
 
 
 def set_rate(state: TrainingState, share: float) -> None:
