@@ -51,6 +51,21 @@ def find_pairs(rgb: Path, nir: Path, match: str | None = None, *, kind: str = "R
     return [Pair(name, rgbs[name], nirs[name]) for name in sorted(rgbs)]
 
 
+def partners(rgb: Path, nir: Path, match: str | None = None, *, kind: str = "RGB") -> tuple[list[Pair], dict[str, str]]:
+    """As `find_pairs`, but pictures without a partner are left out: by name, a sentence that says what is missing.
+
+    Raises:
+        PairError: a folder is missing or empty, a name stands for several files, or no two pictures pair up.
+    """
+    rgbs, nirs = _by_name(rgb, match), _by_name(nir, match)
+    lonely = {name: f"{rgbs[name]} has no NIR picture in {nir}" for name in rgbs.keys() - nirs.keys()}
+    lonely |= {name: f"{nirs[name]} has no {kind} picture in {rgb}" for name in nirs.keys() - rgbs.keys()}
+    pairs = [Pair(name, rgbs[name], nirs[name]) for name in sorted(rgbs.keys() & nirs.keys())]
+    if not pairs:
+        raise PairError(f"no {kind} picture of {rgb} has a partner in {nir}")
+    return pairs, dict(sorted(lonely.items()))
+
+
 def _by_name(folder: Path, match: str | None) -> dict[str, Path]:
     if not folder.is_dir():
         raise PairError(f"no folder {folder}")

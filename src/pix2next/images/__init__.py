@@ -12,7 +12,8 @@ What is read: PNG, JPEG, TIFF, WebP and BMP, told apart by their content, never 
 * Depth is kept: 1 to 8 bits are uint8, 16 bits uint16, floating point float32 in [0, 1].
 """
 
-from pix2next.images.files import PICTURE_SUFFIXES, atomic_path, find_pictures
+from pix2next.images.bands import Bands, read_bands
+from pix2next.images.files import PICTURE_SUFFIXES, atomic_path, find_pictures, sweep
 from pix2next.images.pixels import (
     Nir,
     Rgb,
@@ -23,12 +24,13 @@ from pix2next.images.pixels import (
     to_model_range,
     unit_range,
 )
-from pix2next.images.read import from_pillow, read_nir, read_rgb
+from pix2next.images.read import from_pillow, one_channel, read_nir, read_rgb
 from pix2next.images.tiles import blended_bands, plan_spans
 from pix2next.images.write import check_holds, write_nir
 
 __all__ = [
     "PICTURE_SUFFIXES",
+    "Bands",
     "Nir",
     "Rgb",
     "atomic_path",
@@ -39,10 +41,13 @@ __all__ = [
     "from_pillow",
     "full_scale",
     "luma",
+    "one_channel",
     "pad_to_multiple",
     "plan_spans",
+    "read_bands",
     "read_nir",
     "read_rgb",
+    "sweep",
     "to_model_range",
     "unit_range",
     "write_nir",

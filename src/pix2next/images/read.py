@@ -48,7 +48,7 @@ _UPRIGHT = {
 }
 _LOG: Any = getattr(cv2.utils, "logging", cv2)  # Where OpenCV 5 and OpenCV 4 have their log level; 0 is silent.
 # What Pillow, and the parsing here, raise on damaged data.
-_DAMAGE = (OSError, EOFError, SyntaxError, ValueError, TypeError, KeyError, IndexError, OverflowError, struct.error)
+DAMAGE = (OSError, EOFError, SyntaxError, ValueError, TypeError, KeyError, IndexError, OverflowError, struct.error)
 
 
 def read_rgb(path: str | Path) -> Rgb:
@@ -68,7 +68,11 @@ def read_nir(path: str | Path) -> Nir:
 
     Raises: ImageError as `read_rgb`.
     """
-    picture = _read(Path(path))
+    return one_channel(_read(Path(path)))
+
+
+def one_channel(picture: Pixels) -> Nir:
+    """Grey as it is; of colour the equal channels' one, or the average of unequal ones."""
     if picture.ndim == 2:
         return picture
     first, second, third = cv2.split(picture)
@@ -78,10 +82,10 @@ def read_nir(path: str | Path) -> Nir:
 
 
 def _read(path: Path) -> Pixels:
-    kind = _kind(path)
+    kind = kind_of(path)
     try:
         picture = _decode(path, kind)
-    except _DAMAGE as error:
+    except DAMAGE as error:
         raise ImageError(f"{path}: this {kind} file is damaged or cut short ({_reason(error)})") from error
     return unit_range(picture, str(path)) if picture.dtype == np.float32 else picture
 
@@ -90,7 +94,11 @@ def _reason(error: Exception) -> str:
     return " ".join(str(error).split()) or type(error).__name__
 
 
-def _kind(path: Path) -> str:
+def kind_of(path: Path) -> str:
+    """A name of `_STARTS`, by the file's first bytes.
+
+    Raises: ImageError if it is missing, empty or of no known kind.
+    """
     try:
         with path.open("rb") as file:
             head = file.read(12)
@@ -138,7 +146,7 @@ def from_pillow(picture: Image.Image) -> Pixels:
     """
     try:
         pixels = _pixels(picture, "the Pillow image")
-    except _DAMAGE as error:
+    except DAMAGE as error:
         raise ImageError(f"the Pillow image is damaged or cut short ({_reason(error)})") from error
     return unit_range(pixels, "the Pillow image") if pixels.dtype == np.float32 else pixels
 
@@ -166,7 +174,7 @@ def _pixels(picture: Image.Image, name: str) -> Pixels:
 def _turn(picture: Image.Image) -> Image.Transpose | None:
     try:
         return _UPRIGHT.get(picture.getexif().get(_ORIENTATION, 1))
-    except _DAMAGE:  # Damaged EXIF makes the pixels no worse.
+    except DAMAGE:  # Damaged EXIF makes the pixels no worse.
         return None
 
 
@@ -214,6 +222,11 @@ def _imdecode(path: Path, flags: int) -> Shaped[np.ndarray, "h w *c"]:
     data = np.memmap(path, dtype=np.uint8, mode="r")
     if data.size >= 2**31:
         raise ImageError(f"{path} has {data.size} bytes, and only up to 2 GiB can be decoded; compress it or cut it up")
+    return decode_bytes(data, flags)
+
+
+def decode_bytes(data: UInt8[np.ndarray, "bytes"], flags: int) -> Shaped[np.ndarray, "h w *c"]:
+    """What OpenCV makes of an encoded picture, without its messages. Raises: ValueError if it cannot decode it."""
     level = _LOG.setLogLevel(0)
     try:
         picture = cv2.imdecode(data, flags)

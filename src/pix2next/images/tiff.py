@@ -59,10 +59,10 @@ def read_layout(path: Path) -> TiffLayout:
 
     Raises: ImageError if there is no whole page; whatever Pillow raises on damaged tags.
     """
-    tags = _first_page(path)
+    tags = read_tags(path)
     if 256 not in tags or 257 not in tags:
         raise ImageError(f"{path}: this TIFF file is damaged or cut short (its first page has no size)")
-    offsets, counts = (_many(tags, strips, tiles) for strips, tiles in ((273, 324), (279, 325)))
+    offsets, counts = chunks(tags)
     whole = len(offsets) == len(counts) > 0
     return TiffLayout(
         width=int(tags[256]),
@@ -78,7 +78,8 @@ def read_layout(path: Path) -> TiffLayout:
     )
 
 
-def _first_page(path: Path) -> ImageFileDirectory_v2:
+def read_tags(path: Path) -> ImageFileDirectory_v2:
+    """The first page's tags. Raises: whatever Pillow raises on damaged ones."""
     with path.open("rb") as file, warnings.catch_warnings():
         warnings.simplefilter("ignore")
         head = file.read(8)
@@ -89,19 +90,26 @@ def _first_page(path: Path) -> ImageFileDirectory_v2:
     return tags
 
 
-def _many(tags: ImageFileDirectory_v2, strips: int, tiles: int) -> list[Any]:
-    return list(np.atleast_1d(tags.get(strips, tags.get(tiles, ()))))
+def chunks(tags: ImageFileDirectory_v2) -> tuple[list[Any], list[Any]]:
+    """Where each strip or tile begins, and how many bytes it has."""
+    starts, counts = tags.get(273, tags.get(324, ())), tags.get(279, tags.get(325, ()))
+    return list(np.atleast_1d(starts)), list(np.atleast_1d(counts))
 
 
 def refuse_unreadable(path: Path, layout: TiffLayout) -> None:
     """Raises: ImageError if the file is cut short, or if no decoder here would give the pixels that are meant."""
-    size = path.stat().st_size
-    if layout.end > size:
-        raise ImageError(f"{path} is cut short: its pixels reach to byte {layout.end}, the file ends at {size}")
+    refuse_cut_short(path, layout)
     if layout.thumbnail:
         raise ImageError(f"{path} begins with a thumbnail (a camera's raw file?); convert it to a 16-bit TIFF first")
     _refuse_depth(path, layout)
     _refuse_bands(path, layout)
+
+
+def refuse_cut_short(path: Path, layout: TiffLayout) -> None:
+    """Raises: ImageError if the file ends before its pixels do."""
+    size = path.stat().st_size
+    if layout.end > size:
+        raise ImageError(f"{path} is cut short: its pixels reach to byte {layout.end}, the file ends at {size}")
 
 
 def _refuse_depth(path: Path, layout: TiffLayout) -> None:
