@@ -5,7 +5,7 @@ import torch
 from torchvision.models import AlexNet_Weights, alexnet
 
 from pix2next.errors import ConfigError, WeightsError
-from pix2next.evaluate.pretrained import imagenet_normalise, pretrained_convolutions
+from pix2next.evaluate.pretrained import convolutions_file, fingerprint, imagenet_normalise, pretrained_convolutions
 
 
 def test_convolutions_are_torchvisions(torch_home):
@@ -41,3 +41,18 @@ def test_a_damaged_file_is_one_sentence(no_weights, tmp_path):
 def test_unknown_network():
     with pytest.raises(ConfigError, match="known are alexnet, vgg16, vgg19"):
         pretrained_convolutions("resnet")
+
+
+def test_fingerprint_is_of_the_numbers(torch_home):
+    first, second = pretrained_convolutions("alexnet"), pretrained_convolutions("alexnet")
+    assert fingerprint(first) == fingerprint(second)
+    assert len(fingerprint(first)) == 16
+    with torch.no_grad():
+        second[0].bias[0] += 1
+    assert fingerprint(first) != fingerprint(second)
+
+
+def test_the_file_of_a_network_is_named():
+    assert convolutions_file("vgg16") == "vgg16-397923af.pth"
+    with pytest.raises(ConfigError, match="known are alexnet, vgg16, vgg19"):
+        convolutions_file("resnet")

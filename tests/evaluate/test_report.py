@@ -1,68 +1,29 @@
 """Evaluation from files to scores.json, the baselines beside it."""
 
+import csv
 import io
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
-import torch
 from rich.console import Console
 
 from pix2next.errors import ConfigError, ImageError, PairError, WeightsError
-from pix2next.evaluate import report
-from pix2next.evaluate.baselines import LinearMap
-from pix2next.evaluate.metrics import FID, psnr
+from pix2next.evaluate import report, tables
+from pix2next.evaluate.metrics import DEFAULT_METRICS, METRICS
+from pix2next.evaluate.pixelwise import psnr
 from pix2next.images import luma
 
-NAMES = ["b", "a", "sub/c"]
-TRUTH = LinearMap(0.1, 0.6, 0.1, 0.1)
-
-
-class Brightness:
-    """Stands for a network: fast, needs no weights, and is 0 for equal pictures."""
-
-    def features(self, picture):
-        return [picture.mean(dim=(2, 3))]
-
-    def distance(self, fake, nir):
-        return (fake[0] - nir[0]).abs().flatten()
-
-
-class BrightnessSet(FID):
-    name = "FID-768"
-
-    def __init__(self):
-        torch.nn.Module.__init__(self)
-        self.feature = 2
-
-    def features(self, picture):
-        return torch.stack([picture.mean(), picture.square().mean()])[None]
+from .made import NAMES, TRUTH, change_a_size, cut_short, lighten, lose_a_partner, make_split, red, write
 
 
 @pytest.fixture
 def light(monkeypatch):
-    for name, network in {"LPIPS": Brightness, "DISTS": Brightness, "FID": BrightnessSet}.items():
-        monkeypatch.setattr(report, name, network)
-
-
-def write(path: Path, picture: np.ndarray) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    assert cv2.imwrite(str(path), picture[..., ::-1] if picture.ndim == 3 else picture)
-
-
-def make_split(folder: Path, names: list[str] = NAMES, seed: int = 0, size: tuple[int, int] = (40, 50)) -> Path:
-    noise = np.random.default_rng(seed)
-    for name in names:
-        rgb = noise.integers(0, 256, (*size, 3)).astype(np.uint8)
-        write(folder / "rgb" / f"{name}.png", rgb)
-        write(folder / "nir" / f"{name}.png", TRUTH.apply(rgb))
-    return folder
-
-
-def red(rgb: np.ndarray) -> np.ndarray:
-    return np.ascontiguousarray(rgb[..., 0])
+    lighten(monkeypatch)
 
 
 def test_scores_json_holds_means_pictures_protocol_and_baselines(tmp_path, light):
@@ -73,22 +34,23 @@ def test_scores_json_holds_means_pictures_protocol_and_baselines(tmp_path, light
     assert written["pairs"] == 3
     assert written["mean"] == scores.mean
     assert list(written["mean"]) == ["model", "luma", "linear"]
-    assert list(written["mean"]["model"]) == list(written["protocol"]) == list(report.PROTOCOL)
+    assert list(written["mean"]["model"]) == list(written["protocol"]) == list(DEFAULT_METRICS)
     assert [(p["name"], p["width"], p["height"]) for p in written["pictures"]] == [
         ("a", 50, 40), ("b", 50, 40), ("sub/c", 50, 40)
     ]  # fmt: skip
-    assert all(set(p["scores"]["luma"]) == {"PSNR", "SSIM", "RMSE", "LPIPS", "DISTS"} for p in written["pictures"])
+    assert all(set(p["scores"]["luma"]) == {"psnr", "ssim", "rmse", "lpips", "dists"} for p in written["pictures"])
     assert written["linear_map"]["fitted_on"] == "3 pictures of data/train"
     assert written["linear_map"]["maps"][0] == pytest.approx(TRUTH._asdict(), abs=0.01)
-    assert written["mean"]["linear"]["RMSE"] < 1 < written["mean"]["luma"]["RMSE"]
-    assert [p.name for p in (tmp_path / "out").iterdir()] == ["scores.json"]
+    assert written["mean"]["linear"]["rmse"] < 1 < written["mean"]["luma"]["rmse"]
+    files = ["report.html", "report.md", "scores.csv", "scores.json"]
+    assert sorted(p.name for p in (tmp_path / "out").iterdir()) == files
 
 
 def test_means_are_over_pictures(tmp_path, light):
     make_split(tmp_path)
     scores = report.evaluate_model(red, tmp_path, tmp_path / "out")
-    values = [picture.scores["model"]["PSNR"] for picture in scores.pictures]
-    assert scores.mean["model"]["PSNR"] == pytest.approx(np.mean(values))
+    values = [picture.scores["model"]["psnr"] for picture in scores.pictures]
+    assert scores.mean["model"]["psnr"] == pytest.approx(np.mean(values))
     rgb, nir = (cv2.imread(str(tmp_path / kind / "a.png"), cv2.IMREAD_UNCHANGED) for kind in ("rgb", "nir"))
     assert values[0] == pytest.approx(psnr(rgb[..., 2].copy(), nir))
 
@@ -116,13 +78,13 @@ def test_without_a_train_split_no_picture_is_scored_with_its_own_map(tmp_path, l
     scores = report.evaluate_model(red, tmp_path, tmp_path / "out")
     assert "two halves" in scores.linear_map["fitted_on"]
     assert len(scores.linear_map["maps"]) == 2
-    assert scores.mean["linear"]["RMSE"] > 40  # a's map, inverted for b, and the other way round
+    assert scores.mean["linear"]["rmse"] > 40  # a's map, inverted for b, and the other way round
 
 
 def test_one_picture_has_no_fid_and_says_so(tmp_path, light):
     make_split(tmp_path, ["a"])
     scores = report.evaluate_model(red, tmp_path, tmp_path / "out")
-    assert scores.mean["model"]["FID-768"] is None
+    assert scores.mean["model"]["fid-768"] is None
     assert any("at least 2 pictures" in note for note in scores.notes)
     assert "itself" in scores.linear_map["fitted_on"]
 
@@ -131,8 +93,8 @@ def test_a_perfect_picture_keeps_the_json_strict(tmp_path, light):
     make_split(tmp_path / "data")
     scores = report.evaluate_folders(tmp_path / "data" / "nir", tmp_path / "data" / "nir", tmp_path / "out")
     assert "Infinity" not in (tmp_path / "out" / "scores.json").read_text()
-    assert scores.mean["fake"]["PSNR"] is None
-    assert scores.mean["fake"]["SSIM"] == pytest.approx(1)
+    assert scores.mean["fake"]["psnr"] is None
+    assert scores.mean["fake"]["ssim"] == pytest.approx(1)
     assert any("infinite" in note for note in scores.notes)
 
 
@@ -172,21 +134,15 @@ def shown(scores: report.Scores) -> str:
 
 def test_table_names_every_method_and_metric(tmp_path, light):
     text = shown(report.evaluate_model(red, make_split(tmp_path), tmp_path / "out", name="tiny"))
-    for word in ["tiny", "luma", "linear", *report.PROTOCOL, "mean of 3 pictures", "two halves"]:
+    for word in [
+        "tiny",
+        "luma",
+        "linear",
+        *(METRICS[name].label for name in DEFAULT_METRICS),
+        "mean of 3 pictures",
+        "two halves",
+    ]:
         assert word in text
-
-
-def lose_a_partner(data: Path) -> None:
-    (data / "nir" / "a.png").unlink()
-
-
-def change_a_size(data: Path) -> None:
-    write(data / "nir" / "a.png", np.zeros((9, 9), np.uint8))
-
-
-def cut_short(data: Path) -> None:
-    path = data / "rgb" / "a.png"
-    path.write_bytes(path.read_bytes()[:200])
 
 
 def empty(data: Path) -> None:
@@ -245,7 +201,7 @@ def test_settings_that_would_fail_at_the_end_fail_at_the_start(tmp_path, light):
 
 
 def test_a_table_has_no_negative_zero():
-    assert report._shown("DISTS", -1e-8) == "0.0000"
+    assert tables.shown("dists", -1e-8) == "0.0000"
 
 
 def test_missing_weights_end_it_before_the_model_runs(tmp_path, no_weights):
@@ -262,5 +218,113 @@ def test_with_the_real_networks(tmp_path, torch_home):
     data = make_split(tmp_path / "data", ["a", "b"], size=(64, 80))
     scores = report.evaluate_model(luma, data, tmp_path / "out")
     assert scores.mean["model"] == pytest.approx(scores.mean["luma"])
-    for metric in ("LPIPS", "DISTS", "FID-768"):
+    for metric in ("lpips", "dists", "fid-768"):
         assert 0 <= scores.mean["linear"][metric] < scores.mean["luma"][metric]
+
+
+@pytest.mark.parametrize(
+    ("harm", "says"), [(lose_a_partner, "no NIR picture"), (change_a_size, "differ in size"), (cut_short, "damaged")]
+)
+def test_the_rest_is_scored_and_what_was_left_out_is_told(tmp_path, light, harm, says):
+    harm(make_split(tmp_path / "data"))
+    harmed = report.evaluate_model(red, tmp_path / "data", tmp_path / "out", skip_bad=True)
+    alone = report.evaluate_model(red, make_split(tmp_path / "whole", ["b", "sub/c"]), tmp_path / "other")
+    assert [picture.name for picture in harmed.pictures] == ["b", "sub/c"]
+    assert list(harmed.mean) == list(alone.mean)
+    assert [left.name for left in harmed.left_out] == ["a"]
+    assert says in harmed.left_out[0].reason
+    for name in ("scores.json", "report.md", "report.html"):
+        text = (tmp_path / "out" / name).read_text()
+        assert says in text
+    assert json.loads((tmp_path / "out" / "scores.json").read_text())["left_out"][0]["name"] == "a"
+
+
+def test_bad_pictures_to_fit_on_are_left_out_too(tmp_path, light):
+    make_split(tmp_path / "test")
+    cut_short(make_split(tmp_path / "train", seed=1))
+    with pytest.raises(ImageError, match=r"a\.png"):
+        report.evaluate_model(red, tmp_path, tmp_path / "out")
+    scores = report.evaluate_model(red, tmp_path, tmp_path / "out", skip_bad=True)
+    assert scores.linear_map["fitted_on"].startswith("2 pictures")
+    assert [left.name for left in scores.left_out] == ["train/a"]
+
+
+def test_a_picture_that_the_model_cannot_take_is_left_out(tmp_path, light):
+    def choosy(rgb):
+        if choosy.calls == 0:
+            choosy.calls += 1
+            raise ImageError("too little memory")
+        return red(rgb)
+
+    choosy.calls = 0
+    scores = report.evaluate_model(choosy, make_split(tmp_path / "data"), tmp_path / "out", skip_bad=True)
+    assert scores.pairs == 2
+    assert scores.left_out == [("a", "too little memory")]
+
+
+@pytest.mark.parametrize("skip_bad", [False, True])
+def test_without_a_good_picture_it_is_an_error(tmp_path, light, skip_bad):
+    data = make_split(tmp_path / "data", ["a"])
+    cut_short(data)
+    with pytest.raises(ImageError, match=r"a\.png"):
+        report.evaluate_model(red, data, tmp_path / "out", skip_bad=skip_bad)
+    empty(data)
+    with pytest.raises(PairError, match="no pictures"):
+        report.evaluate_model(red, data, tmp_path / "out", skip_bad=skip_bad)
+
+
+def test_the_csv_has_a_row_a_picture_and_method(tmp_path, light):
+    data = make_split(tmp_path / "data", ['a,"b', "=c"])
+    scores = report.evaluate_model(red, data, tmp_path / "out")
+    with (tmp_path / "out" / "scores.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [(row["picture"], row["method"]) for row in rows] == [
+        (name, method) for name in ("=c", 'a,"b') for method in ("model", "luma", "linear")
+    ]
+    assert float(rows[0]["psnr"]) == scores.pictures[0].scores["model"]["psnr"]
+    assert "fid-768" not in rows[0]
+
+
+def test_the_markdown_escapes_names(tmp_path, light):
+    data = make_split(tmp_path / "data")
+    scores = report.evaluate_model(red, data, tmp_path / "out", name="a|b*<i>")
+    text = (tmp_path / "out" / "report.md").read_text()
+    assert "| a\\|b\\*\\<i\\> |" in text
+    table = next(line for line in text.splitlines() if line.startswith("| luma"))
+    assert tables.shown("rmse", scores.mean["luma"]["rmse"]) in table
+
+
+def test_the_best_is_bold_and_what_is_not_told_from_it_marked(tmp_path, light):
+    data = make_split(tmp_path / "data", [str(number) for number in range(8)])
+    scores = report.evaluate_model(luma, data, tmp_path / "out", name="grey", metrics=["rmse"])
+    assert scores.best("rmse") == "linear"
+    assert scores.as_good_as_best("rmse") == {"linear"}
+    alike = report.evaluate_model(luma, data, tmp_path / "out", name="grey", metrics=["rmse"])
+    assert alike.test("grey", "luma", "rmse").p_value == 1
+    assert alike.test("linear", "grey", "rmse").difference == -alike.test("grey", "linear", "rmse").difference
+
+
+STREAMED = """
+import resource, sys
+from pathlib import Path
+import numpy as np
+import pix2next
+from pix2next.evaluate import report
+report.evaluate_folders(Path(sys.argv[1]), Path(sys.argv[2]), Path(sys.argv[3]), metrics=["psnr"])
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)
+"""
+
+
+def test_memory_does_not_grow_with_the_number_of_pictures(tmp_path):
+    """Were the 60 more pairs kept, they would add 42 MB."""
+    write(tmp_path / "one.png", np.full((500, 700), 128, np.uint8))
+    peaks = []
+    for count in (20, 80):
+        folders = [tmp_path / str(count) / name for name in ("fake", "nir", "out")]
+        for folder in folders[:2]:
+            folder.mkdir(parents=True)
+            for number in range(count):
+                (folder / f"{number}.png").hardlink_to(tmp_path / "one.png")
+        told = subprocess.run([sys.executable, "-c", STREAMED, *folders], capture_output=True, text=True, check=True)
+        peaks.append(int(told.stdout))
+    assert peaks[1] - peaks[0] < 20

@@ -1,4 +1,4 @@
-"""What any translation has to beat: grey, and the best linear mixture of the colours."""
+"""What any translation has to beat: grey, a colour as it is, the best mixture of the colours, boosted trees."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -9,9 +9,14 @@ import numpy as np
 from jaxtyping import Float
 
 from pix2next.data.pairs import Pair, load_pair
+from pix2next.evaluate.boosted import EXTRA, BoostedMap, can_boost, in_depth_of
 from pix2next.images import Nir, Rgb, full_scale, luma
 
 BASELINES = ("luma", "linear")
+"""What stands beside every score."""
+CHANNELS = ("red", "green", "blue")
+EVERY_BASELINE = ("luma", *CHANNELS, "linear", "boosted")
+"""What stands beside a comparison, the boosted trees only where scikit-learn is installed."""
 
 
 class LinearMap(NamedTuple):
@@ -37,9 +42,7 @@ class LinearMap(NamedTuple):
 
     def apply(self, rgb: Rgb) -> Nir:
         """The mixture, in the picture's depth: cut off at black and white, and rounded for integers."""
-        scale = full_scale(rgb.dtype)
-        mixed = (_with_ones(rgb) @ np.array(self)).reshape(rgb.shape[:2]).clip(0, 1) * scale
-        return (mixed.round() if np.issubdtype(rgb.dtype, np.integer) else mixed).astype(rgb.dtype)
+        return in_depth_of(rgb, (_with_ones(rgb) @ np.array(self)).reshape(rgb.shape[:2]))
 
 
 def _with_ones(rgb: Rgb) -> Float[np.ndarray, "pixels 4"]:
@@ -56,30 +59,57 @@ class Baselines:
     map_of: Mapping[str, int]
     """Which map a picture is given, by the name of its pair."""
     fitted_on: str
+    names: tuple[str, ...] = BASELINES
+    """Those of `EVERY_BASELINE` that are wanted."""
+    boosted: Sequence[BoostedMap] = ()
+    """Beside `maps`, if they are wanted."""
 
     @classmethod
-    def fit(cls, scored: Sequence[Pair], train: Sequence[Pair]) -> "Baselines":
+    def fit(cls, scored: Sequence[Pair], train: Sequence[Pair], names: Sequence[str] = BASELINES) -> "Baselines":
         """On the train split; without one, two maps, each for the half that the other was fitted on.
 
         Raises: ImageError or PairError from pictures that cannot be used.
         """
         if train:
             fitted_on = f"{len(train)} pictures of {_folder_of(train)}"
-            return cls([_fit(train)], {pair.name: 0 for pair in scored}, fitted_on)
-        if len(scored) == 1:
-            return cls([_fit(scored)], {scored[0].name: 0}, "the scored picture itself, there being no other")
-        halves = scored[::2], scored[1::2]
-        map_of = {pair.name: 1 - half for half, pairs in enumerate(halves) for pair in pairs}
-        fitted_on = "the scored pictures in two halves, each scored with the other's map, there being no train split"
-        return cls([_fit(half) for half in halves], map_of, fitted_on)
+            folds, map_of = [train], {pair.name: 0 for pair in scored}
+        elif len(scored) == 1:
+            fitted_on = "the scored picture itself, there being no other"
+            folds, map_of = [scored], {scored[0].name: 0}
+        else:
+            fitted_on = (
+                "the scored pictures in two halves, each scored with the other's map, there being no train split"
+            )
+            folds = [scored[::2], scored[1::2]]
+            map_of = {pair.name: 1 - half for half, pairs in enumerate(folds) for pair in pairs}
+        boosted = [BoostedMap.fit(pairs) for pairs in folds] if "boosted" in names else []
+        return cls([_fit(pairs) for pairs in folds], map_of, fitted_on, tuple(names), boosted)
 
     def of(self, pair: Pair, rgb: Rgb) -> dict[str, Nir]:
-        """Every baseline's picture by its name in `BASELINES`."""
-        return {"luma": luma(rgb), "linear": self.maps[self.map_of[pair.name]].apply(rgb)}
+        """Every wanted baseline's picture by its name."""
+        return {name: self._made(name, self.map_of[pair.name], rgb) for name in self.names}
 
     def note(self) -> dict[str, object]:
-        """What the linear map was fitted on, and its weights."""
+        """What the maps were fitted on, and the linear one's weights."""
         return {"fitted_on": self.fitted_on, "maps": [fitted._asdict() for fitted in self.maps]}
+
+    def _made(self, name: str, fold: int, rgb: Rgb) -> Nir:
+        match name:
+            case "luma":
+                return luma(rgb)
+            case "linear":
+                return self.maps[fold].apply(rgb)
+            case "boosted":
+                return self.boosted[fold].apply(rgb)
+        return np.ascontiguousarray(rgb[..., CHANNELS.index(name)])
+
+
+def baselines_to_be_had() -> tuple[tuple[str, ...], list[str]]:
+    """Names of the baselines that can be computed here, and why one cannot."""
+    if can_boost():
+        return EVERY_BASELINE, []
+    without = tuple(name for name in EVERY_BASELINE if name != "boosted")
+    return without, [f"no boosted baseline: it needs scikit-learn (pip install 'pix2next[{EXTRA}]')"]
 
 
 def _fit(pairs: Sequence[Pair]) -> LinearMap:

@@ -1,5 +1,6 @@
 """Fixed networks that pictures are compared through: torchvision's convolutions, from disk or by download."""
 
+import hashlib
 from collections.abc import Collection, Iterable
 from pathlib import Path
 from pickle import UnpicklingError
@@ -56,10 +57,35 @@ def weights_by_url(url: str) -> dict[str, Any]:
 def missing_weights(url: str, error: Exception) -> WeightsError:
     """The one sentence for weights that cannot be had."""
     folder = Path(torch.hub.get_dir()) / "checkpoints"
-    name = Path(urlparse(url).path).name
     return WeightsError(
-        f"cannot load {name} ({one_line(error)}); put {url} into {folder}, or set TORCH_HOME to where it is"
+        f"cannot load {file_name(url)} ({one_line(error)}); put {url} into {folder}, or set TORCH_HOME to where it is"
     )
+
+
+def file_name(url: str) -> str:
+    """The file at the end of an address."""
+    return Path(urlparse(url).path).name
+
+
+def convolutions_file(name: str) -> str:
+    """The file that `pretrained_convolutions(name)` reads.
+
+    Raises: ConfigError for another name.
+    """
+    with torch.device("meta"):
+        return file_name(_untrained(name)[1])
+
+
+def fingerprint(network: nn.Module) -> str:
+    """Sixteen hexadecimal digits of the SHA-256 of a network's weights: equal for equal numbers, whatever file.
+
+    Names and order count; the file format and the device do not.
+    """
+    digest = hashlib.sha256()
+    for name, tensor in network.state_dict().items():
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()[:16]
 
 
 def imagenet_normalise(picture: Float[Tensor, "b c h w"]) -> Float[Tensor, "b 3 h w"]:

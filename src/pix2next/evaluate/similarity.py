@@ -1,4 +1,4 @@
-"""Structural similarity, computed once for the loss and for the score."""
+"""Structural similarity, written once for the loss and for the scores."""
 
 from typing import Literal
 
@@ -20,11 +20,25 @@ def ssim_map(
 ) -> Float[Tensor, "b c h2 w2"]:
     """SSIM of the 11 x 11 windows (Gaussian, sigma 1.5, population variance) of two pictures, in [-1, 1].
 
+    The product of the two maps of `similarity_maps`.
+
+    Source: Wang et al. 2004, "Image quality assessment", eq. 13, K1 = .01, K2 = .03.
+    """
+    luminance, structure = similarity_maps(fake, real, data_range, border)
+    return luminance * structure
+
+
+def similarity_maps(
+    fake: Float[Tensor, "b c h w"],
+    real: Float[Tensor, "b c h w"],
+    data_range: float | Float[Tensor, ""],
+    border: Border = "valid",
+) -> tuple[Float[Tensor, "b c h2 w2"], Float[Tensor, "b c h2 w2"]]:
+    """How the windows agree in their means, in [0, 1], and in contrast and structure together, in [-1, 1].
+
     `border`: "valid" takes the windows that lie inside the picture (skimage, Wang et al.) and extends one narrower
     than a window by its edge; "reflect" takes one window a pixel, the picture being mirrored beyond its edge
     (torchmetrics). Computed in float32 or float64, whatever autocast says.
-
-    Source: Wang et al. 2004, "Image quality assessment", eq. 13, K1 = .01, K2 = .03.
     """
     with torch.autocast(fake.device.type, enabled=False):
         x, y = _extend(fake, border), _extend(real, border)
@@ -37,7 +51,7 @@ def ssim_map(
         mean_x, mean_y = mean_x + centre_x, mean_y + centre_y
         c1, c2 = (0.01 * data_range) ** 2, (0.03 * data_range) ** 2
         luminance = (2 * mean_x * mean_y + c1) / (mean_x**2 + mean_y**2 + c1)
-        return luminance * (2 * covariance + c2) / (variances + c2)
+        return luminance, (2 * covariance + c2) / (variances + c2)
 
 
 def _extend(picture: Float[Tensor, "b c h w"], border: Border) -> Float[Tensor, "b c h2 w2"]:
