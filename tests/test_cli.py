@@ -16,7 +16,7 @@ from pix2next import cli
 from pix2next.config import GeneratorConfig, ModelConfig, VfmConfig
 from pix2next.model.pix2next import DEFAULT_MODEL, Pix2Next
 
-VERBS = ("translate", "train", "evaluate", "benchmark", "demo")
+VERBS = ("translate", "prepare", "inspect", "train", "ablate", "evaluate", "compare", "matrix", "benchmark", "demo")
 
 
 def run(*arguments):

@@ -10,7 +10,8 @@ CONFIGS = sorted((Path(__file__).parents[1] / "configs").rglob("*.yaml"))
 
 
 def test_the_presets_are_there():
-    assert {"paper", "tiny", "small", "base"} <= {path.stem for path in CONFIGS}
+    assert {"paper", "tiny", "small", "base", "released"} <= {path.stem for path in CONFIGS}
+    assert {"pix2pix", "pix2pixhd", "cyclegan"} <= {path.stem for path in CONFIGS if path.parent.name == "baselines"}
 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
