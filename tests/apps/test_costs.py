@@ -305,6 +305,12 @@ def test_tables_hold_what_was_measured():
     )
 
 
+def test_a_busy_machine_is_said():
+    assert "busy" not in conditions([row("a", seconds=1.0, spread=0.02)], FACTS)
+    assert "busy" in conditions([row("a", seconds=1.0, spread=0.3)], FACTS)
+    assert "busy" in conditions([row("a", seconds=1.0)], {**FACTS, "load": 3.0})
+
+
 def test_the_picture_is_whole_small_and_has_two_sets_of_colours():
     rows = [row("f/a&b.yaml", seconds=1.0, times_faster=2.0, memory=2**30), row("g/c.yaml", failed="out of memory")]
     rows.append(row(RELEASED, seconds=2.0, times_faster=1.0, memory=2**31))

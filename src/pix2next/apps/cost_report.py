@@ -5,6 +5,7 @@ marks is written anew.
 """
 
 import re
+import statistics
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,8 @@ from pix2next.evaluate.efficiency import MEBIBYTE, RELEASED, Number, Row, short_
 from pix2next.images import atomic_path
 from pix2next.translate import pick_device
 
+ROUGH = 0.2
+"""Spread from which on times are called rough."""
 DESCRIBED = {RELEASED: "The released architecture"}
 
 
@@ -108,7 +111,10 @@ def conditions(rows: Sequence[Row], facts: Mapping[str, Any]) -> str:
         f"{counted} rounds",
     ]
     load = facts.get("load")
-    return ", ".join(words) + (f". Load of the machine before the run: {load}." if load is not None else ".")
+    said = ", ".join(words) + (f". Load of the machine before the run: {load}." if load is not None else ".")
+    spreads = [row.spread for row in rows if row.spread is not None]
+    rough = statistics.median(spreads) > ROUGH if spreads else bool(load and load > facts["cores"] / 2)
+    return said + (" **The machine was busy with other work: times and ratios are rough.**" if rough else "")
 
 
 def table_of_networks(rows: Sequence[Row]) -> str:

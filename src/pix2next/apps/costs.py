@@ -173,7 +173,7 @@ class _Bench:
             return row
         expected = pace * row.gflop * row.batch_size if pace else 0.0
         if self.grid.longest and expected > self.grid.longest:
-            return replace(row, failed=f"left out: about {expected:.0f} s a pass")
+            return replace(row, failed=f"left out: about {expected:.{1 if expected < 10 else 0}f} s a pass")
         # What compiling takes is no part of a network's own memory, and a process cannot tell them apart.
         if self.device.type != "cpu" or not self.grid.memory or "compiled" in cell.mode:
             return row
