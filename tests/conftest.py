@@ -1,4 +1,4 @@
-"""What the tests share: where the data of `../shared` lies, when it is there."""
+"""What the tests share: a network, and where the data of `../shared` lies, when it is there."""
 
 import os
 from pathlib import Path
@@ -20,6 +20,24 @@ def shared() -> Path:
     if not folder.is_dir():
         pytest.skip(f"needs the data folder {folder} (or PIX2NEXT_SHARED)")
     return folder
+
+
+@pytest.fixture(scope="session")
+def network(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A checkpoint of a network that takes milliseconds."""
+    import torch
+
+    from pix2next.config import GeneratorConfig, ModelConfig, VfmConfig
+    from pix2next.model.pix2next import Pix2Next
+
+    torch.manual_seed(0)
+    generator = GeneratorConfig(
+        widths=(8, 8), encoder_blocks=(1, 1), bottleneck_blocks=1, decoder_blocks=(1, 1), norm="none", fusions=()
+    )
+    model = Pix2Next(ModelConfig(vfm=VfmConfig(name="none"), generator=generator))
+    path = tmp_path_factory.mktemp("network") / "noise.safetensors"
+    model.save(path)
+    return path
 
 
 @pytest.fixture(scope="session")

@@ -395,14 +395,27 @@ def load_config(path: Path, overrides: Sequence[str] = ()) -> Config:
         raise ConfigError(f"{path}: {_first_problem(error)}") from None
 
 
-def _read(path: Path, above: tuple[Path, ...] = ()) -> dict[str, Any]:
-    if path.resolve() in above:
-        raise ConfigError(f"{path} names itself as its base")
+def first_comment(path: Path) -> str:
+    """What a file's first line says after `#`, without a full stop; empty where it is no comment.
+
+    Raises: ConfigError if the file cannot be read.
+    """
+    first = _text(path).partition("\n")[0]
+    return first.removeprefix("#").strip().removesuffix(".") if first.startswith("#") else ""
+
+
+def _text(path: Path) -> str:
     try:
-        settings = _parse(path.read_text(encoding="utf-8"), str(path))
+        return path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or "it is not UTF-8 text"
         raise ConfigError(f"cannot read config {path}: {reason}") from None
+
+
+def _read(path: Path, above: tuple[Path, ...] = ()) -> dict[str, Any]:
+    if path.resolve() in above:
+        raise ConfigError(f"{path} names itself as its base")
+    settings = _parse(_text(path), str(path))
     if not isinstance(settings, dict):
         raise ConfigError(f"{path}: expected a mapping of settings, found {type(settings).__name__}")
     base = settings.pop("base", None)

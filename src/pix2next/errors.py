@@ -13,6 +13,10 @@ class ImageError(Pix2NextError):
     """A picture cannot be read, written or used."""
 
 
+class LabelError(Pix2NextError):
+    """A data set's labels cannot be read, or do not go with its pictures."""
+
+
 class PairError(Pix2NextError):
     """A data set's RGB and NIR pictures do not pair up."""
 

@@ -5,9 +5,7 @@ import json
 import cv2
 import numpy as np
 import pytest
-from typer.testing import CliRunner
 
-from pix2next import cli
 from pix2next.data.contact import edge_overlay, write_contact_sheet
 from pix2next.data.duplicates import find_duplicates, fingerprint
 from pix2next.data.inspect import correlation, inspect_pairs, match_up
@@ -17,11 +15,8 @@ from pix2next.data.report import findings, summary_table, worst_table, write_rep
 from pix2next.errors import PairError
 from pix2next.images import luma, read_rgb
 
+from ..command import run
 from . import fakes
-
-
-def run(*arguments):
-    return CliRunner().invoke(cli.app, [str(argument) for argument in arguments])
 
 
 def displaced(right, down, height=120, width=140, seed=3):

@@ -6,9 +6,7 @@ import shutil
 import cv2
 import numpy as np
 import pytest
-from typer.testing import CliRunner
 
-from pix2next import cli
 from pix2next.data import prepare as module
 from pix2next.data.catalog import Options
 from pix2next.data.layouts import Sample
@@ -17,11 +15,8 @@ from pix2next.data.prepare import assign_splits, prepare
 from pix2next.errors import ConfigError, PairError
 from pix2next.images import read_bands, read_nir, read_rgb
 
+from ..command import run
 from . import fakes
-
-
-def run(*arguments):
-    return CliRunner().invoke(cli.app, [str(argument) for argument in arguments])
 
 
 def samples_of(sizes, tmp_path, split=None):

@@ -6,38 +6,21 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
-from typer.testing import CliRunner
 
-from pix2next.cli import app
-from pix2next.config import GeneratorConfig, ModelConfig, VfmConfig
 from pix2next.data.pairs import find_pairs
 from pix2next.errors import ConfigError, PairError, WeightsError
 from pix2next.evaluate.baselines import EVERY_BASELINE, Baselines, baselines_to_be_had
 from pix2next.evaluate.boosted import BoostedMap, pixel_features
 from pix2next.evaluate.compare import compare, named_competitors, named_folders, short_names
-from pix2next.model.pix2next import Pix2Next
 from pix2next.translate import Translator
 
+from ..command import run
 from .made import cut_short, lighten, make_folder, make_split, red, write
 
 
 @pytest.fixture
 def light(monkeypatch):
     lighten(monkeypatch)
-
-
-@pytest.fixture(scope="module")
-def network(tmp_path_factory):
-    """A checkpoint of a network that takes milliseconds."""
-    torch.manual_seed(0)
-    generator = GeneratorConfig(
-        widths=(8, 8), encoder_blocks=(1, 1), bottleneck_blocks=1, decoder_blocks=(1, 1), norm="none", fusions=()
-    )
-    model = Pix2Next(ModelConfig(vfm=VfmConfig(name="none"), generator=generator))
-    path = tmp_path_factory.mktemp("network") / "noise.safetensors"
-    model.save(path)
-    return path
 
 
 def test_models_folders_and_every_baseline_stand_in_one_table(tmp_path, light, network):
@@ -184,10 +167,6 @@ def test_without_scikit_learn_the_rest_is_compared(tmp_path, light, monkeypatch)
     scores = compare({"r": red}, tmp_path / "out", data=make_split(tmp_path / "data"), metrics=["rmse"])
     assert "boosted" not in scores.mean
     assert any("scikit-learn" in note for note in scores.notes)
-
-
-def run(*arguments):
-    return CliRunner().invoke(app, [str(argument) for argument in arguments])
 
 
 def test_the_verbs_write_show_and_tell_what_was_left_out(tmp_path, light, network):

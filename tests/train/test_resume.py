@@ -127,7 +127,7 @@ def test_killed_with_9_at_a_random_step_it_ends_with_identical_weights(
 
 
 def test_told_to_end_it_saves_and_leaves_with_130(data: Path, settings: Settings, tmp_path: Path) -> None:
-    config = settings(data, steps=100_000, validate_every=0, log_every=1)
+    config = settings(data, steps=5_000, validate_every=0, log_every=1)
     run = subprocess.Popen(
         command(config, tmp_path, tmp_path / "run"), env=one_thread(), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
     )

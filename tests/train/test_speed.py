@@ -6,7 +6,7 @@ import pytest
 
 from pix2next.config import Config
 from pix2next.errors import ConfigError
-from pix2next.train import speed
+from pix2next.train import loop, speed
 from pix2next.train.speed import WARMUP, StepTime, speed_of, speeds_table, time_steps, training_speeds, write_speeds
 
 
@@ -29,16 +29,19 @@ def test_configs_take_turns(data, settings, monkeypatch):
 
     monkeypatch.setattr(speed, "time_steps", timed)
     configs = {"one": settings(data, batch_size=1), "two": settings(data, batch_size=2)}
-    speeds = training_speeds(configs, rounds=3, steps=2, on_progress=lambda done, total: seen.append((done, total)))
+    speeds, facts = training_speeds(
+        configs, rounds=3, steps=2, threads=2, on_progress=lambda done, total: seen.append((done, total))
+    )
     assert order == [1, 2] * 3
     assert seen[-1] == (6, 6)
     assert [(it.config, it.batch_size) for it in speeds] == [("one", 1), ("two", 2)]
+    assert facts["threads"] == 2
 
 
 def test_real_steps_are_timed_with_the_discriminator(data, settings, monkeypatch):
     terms = []
-    original = speed.update
-    monkeypatch.setattr(speed, "update", lambda *arguments: terms.append(original(*arguments).keys()))
+    original = loop.update
+    monkeypatch.setattr(loop, "update", lambda *arguments: terms.append(original(*arguments).keys()))
     times = time_steps(settings(data, discriminator_starts=100), pairs_of(data), 3)
     assert len(times) == 3
     assert len(terms) == WARMUP + 3
@@ -69,7 +72,7 @@ def test_what_cannot_be_trained_is_one_sentence(data, settings):
 def test_the_table_and_the_file(tmp_path):
     speeds = [speed_of("tiny", 6, [[StepTime(0.5, 0.01)]])]
     assert speeds_table(speeds).row_count == 1
-    write_speeds(speeds, tmp_path / "speeds.json")
+    write_speeds(speeds, {"device": "cpu", "threads": 3}, tmp_path / "speeds.json")
     written = json.loads((tmp_path / "speeds.json").read_text())
     assert written["speeds"][0]["samples_per_second"] == 12.0
-    assert written["threads"] >= 1
+    assert written["threads"] == 3

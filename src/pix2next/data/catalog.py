@@ -114,6 +114,16 @@ class Dataset:
     """Width and height as published, where all are the same."""
 
 
+def _in_any_folder(files: Callable[[Path], Sequence[Path]]) -> Callable[[Path, Options], Found]:
+    """A `find` for files that hold both pictures, laid out in any way."""
+    return lambda src, options: layouts.find_folder(src, files(src), options.place, divided=_is_divided(options))
+
+
+def _is_divided(options: Options) -> bool:
+    """Whether the shares leave more than one split with pictures in it."""
+    return options.splits is not None and sum(share > 0 for share in options.splits) > 1
+
+
 _DRAWN = frozenset({"splits", "seed"})
 
 DATASETS = (
@@ -205,9 +215,7 @@ DATASETS = (
         layout="DIR/**/*.tif; --bands says where R, G, B and NIR stand",
         split="folders train, val, test if they are there; else by folder, or by what --place finds, drawn",
         unverified="",
-        find=lambda src, options: layouts.find_folder(
-            src, layouts.rasters(src), options.place, divided=is_divided(options)
-        ),
+        find=_in_any_folder(layouts.rasters),
         holds="bands",
         takes=_DRAWN | {"bands", "place"},
     ),
@@ -221,18 +229,11 @@ DATASETS = (
         layout="DIR/{train,val,test}/*.jpg, or DIR/**/*.png",
         split="folders train, val, test if they are there; else by folder, or by what --place finds, drawn",
         unverified="",
-        find=lambda src, options: layouts.find_folder(
-            src, layouts.pictures(src), options.place, divided=is_divided(options)
-        ),
+        find=_in_any_folder(layouts.pictures),
         holds="halves",
         takes=_DRAWN | {"left", "place"},
     ),
 )
-
-
-def is_divided(options: Options) -> bool:
-    """Whether the shares leave more than one split with pictures in it."""
-    return options.splits is not None and sum(share > 0 for share in options.splits) > 1
 
 
 def dataset(name: str) -> Dataset:

@@ -7,7 +7,6 @@ goes on where it was: each file is there whole or not at all, and `dataset.json`
 
 import hashlib
 import json
-import re
 import shutil
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -24,7 +23,17 @@ from jaxtyping import Shaped
 from pix2next.data.catalog import Dataset, Options, count_notes, dataset
 from pix2next.data.layouts import SPLITS, Sample
 from pix2next.errors import ImageError, PairError
-from pix2next.images import Rgb, atomic_path, full_scale, one_channel, read_bands, read_rgb, write_nir
+from pix2next.images import (
+    Rgb,
+    atomic_path,
+    full_scale,
+    one_channel,
+    read_bands,
+    read_rgb,
+    sweep,
+    write_nir,
+    write_text,
+)
 
 RECORD = "dataset.json"
 _FORMAT = 1
@@ -169,9 +178,7 @@ def _begin(dst: Path, record: Mapping[str, Any]) -> None:
             if other.get(key) != told[key]:
                 came = f"{key} {json.dumps(other.get(key))} instead of {json.dumps(told[key])}"
                 raise PairError(f"{dst} holds another preparation ({came}); give a new folder")
-        for path in [*dst.rglob(".*")]:  # What a killed run was writing.
-            if re.fullmatch(r"\.[0-9a-f]{32}\.\w+", path.name):
-                path.unlink()
+        sweep(dst)
     _write_json(dst / RECORD, record)
 
 
@@ -183,8 +190,7 @@ def _read_record(dst: Path) -> dict[str, Any]:
 
 
 def _write_json(path: Path, record: Mapping[str, Any]) -> None:
-    with atomic_path(path) as beside:
-        beside.write_text(json.dumps(record, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    write_text(path, json.dumps(record, indent=2, ensure_ascii=False) + "\n")
 
 
 def _convert_all(

@@ -12,7 +12,7 @@ from rich.table import Table
 from pix2next.data.contact import write_contact_sheet
 from pix2next.data.inspect import Report, by
 from pix2next.data.registration import Registration
-from pix2next.images import atomic_path
+from pix2next.images import write_text
 
 SHEET = 12
 """So many pairs are in the table of the worst, and on the contact sheet."""
@@ -20,8 +20,7 @@ SHEET = 12
 
 def write_report(report: Report, out: Path) -> None:
     """`out/inspect.json` with everything, and `out/worst.png`, the contact sheet of the worst registered pairs."""
-    with atomic_path(out / "inspect.json") as beside:
-        beside.write_text(json.dumps(as_json(report), indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    write_text(out / "inspect.json", json.dumps(as_json(report), indent=2, ensure_ascii=False) + "\n")
     rows = []
     for split, pair in report.worst[:SHEET]:
         found = report.facts[split, pair.name].registration

@@ -11,7 +11,7 @@ from pix2next.evaluate.baselines import baselines_to_be_had
 from pix2next.evaluate.boosted import BOOSTED_PARAMETERS, boosted_operations
 from pix2next.evaluate.cases import scored_split
 from pix2next.evaluate.contest import Competitor, Contest, Progress, check_names, set_up
-from pix2next.evaluate.efficiency import count_flop
+from pix2next.evaluate.efficiency import count_flop, side_for
 from pix2next.evaluate.metrics import DEFAULT_METRICS
 from pix2next.evaluate.protocols import DEFAULT_PROTOCOL
 from pix2next.evaluate.report import check_out, rgb_beside, score_and_write
@@ -82,20 +82,9 @@ def named_competitors(sources: Iterable[str], device: str = "auto") -> dict[str,
 
     Raises: WeightsError or ConfigError for a model or device that is not to be had; ConfigError for the same twice.
     """
-    given = [_with_name(source) for source in sources]
-    ends = short_names([source for name, source in given if not name], [name for name, _ in given if name])
-    named = [(name or ends[source], source) for name, source in given]
-    twice = [name for name, count in Counter(name for name, _ in named).items() if count > 1]
-    if twice:
-        raise ConfigError(f"two are called {twice[0]}; give each a name of its own, as NAME=SOURCE")
-    check_names(dict(named))
-    return {name: competitor(source, device) for name, source in named}
-
-
-def _with_name(source: str) -> tuple[str, str]:
-    """The name before `=`, unless the whole is a path that exists, and the rest."""
-    name, equals, rest = source.partition("=")
-    return (name, rest) if equals and not Path(source).exists() else ("", source)
+    named = _named(sources, "two", "NAME=SOURCE")
+    check_names(named)
+    return {name: competitor(source, device) for name, source in named.items()}
 
 
 def named_folders(texts: Iterable[str]) -> dict[str, Path]:
@@ -103,13 +92,24 @@ def named_folders(texts: Iterable[str]) -> dict[str, Path]:
 
     Raises: ConfigError for two of one name.
     """
+    return {name: Path(folder) for name, folder in _named(texts, "two data sets", "NAME=DIR").items()}
+
+
+def _named(texts: Iterable[str], two: str, form: str) -> dict[str, str]:
+    """Sources by the name that was given before `=`, or by the end of their path."""
     given = [_with_name(text) for text in texts]
-    ends = short_names([folder for name, folder in given if not name])
-    named = [(name or ends[folder], Path(folder)) for name, folder in given]
+    ends = short_names([source for name, source in given if not name], [name for name, _ in given if name])
+    named = [(name or ends[source], source) for name, source in given]
     twice = [name for name, count in Counter(name for name, _ in named).items() if count > 1]
     if twice:
-        raise ConfigError(f"two data sets are called {twice[0]}; give each a name of its own, as NAME=DIR")
+        raise ConfigError(f"{two} are called {twice[0]}; give each a name of its own, as {form}")
     return dict(named)
+
+
+def _with_name(source: str) -> tuple[str, str]:
+    """The name before `=`, unless the whole is a path that exists, and the rest."""
+    name, equals, rest = source.partition("=")
+    return (name, rest) if equals and not Path(source).exists() else ("", source)
 
 
 def short_names(sources: Sequence[str], taken: Iterable[str] = ()) -> dict[str, str]:
@@ -153,7 +153,7 @@ def costs_of(competitors: Mapping[str, Competitor], baselines: Sequence[str]) ->
 
 
 def _cost(translator: Translator) -> Cost:
-    side = -(-SIDE // translator.multiple) * translator.multiple
+    side = side_for(translator.model, SIDE)
     rgb = torch.zeros(1, 3, side, side, device=translator.device)
     parameters = sum(parameter.numel() for parameter in translator.model.parameters())
     return Cost(count_flop(translator.model, rgb) / 1e9, parameters)

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from pix2next.images import atomic_path
+from pix2next.images import write_text
 from pix2next.model.blocks import Fusion
 from pix2next.model.features import Vfm
 from pix2next.model.internimage import InternImage
@@ -113,6 +113,12 @@ def count_parts(network: nn.Module, rgb: Float[Tensor, "b 3 h w"]) -> dict[Part,
         network(rgb)
         counted["generator"] = counter.get_total_flops() - counted["vfm"] - counted["attention"]
     return counted
+
+
+def side_for(network: nn.Module, size: int) -> int:
+    """`size` rounded up to what the network takes."""
+    multiple = int(getattr(network, "multiple", 1))
+    return -(-size // multiple) * multiple
 
 
 def operations_of(network: nn.Module, rgb: Float[Tensor, "1 3 h w"]) -> Operations:
@@ -212,5 +218,4 @@ def number(value: Number | None, unit: Number, digits: int) -> str:
 def write_benchmark(rows: Sequence[Row], facts: Mapping[str, Any], path: Path) -> None:
     """The rows as JSON, after what is known of the machine they were taken on."""
     report = {**facts, "rows": [asdict(row) for row in rows]}
-    with atomic_path(path) as beside:
-        beside.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+    write_text(path, json.dumps(report, indent=1) + "\n")

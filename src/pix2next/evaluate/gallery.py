@@ -102,7 +102,7 @@ class Gallery:
     def _strip(self, example: Example) -> str:
         shown = [example.nir, *(example.fakes[method] for method in self.methods[:_ON_SHEET])]
         pictures = [*([] if example.rgb is None else [eight_bits(example.rgb)]), *map(eight_bits, shown)]
-        small = [_in_colour(shrunk(picture, THUMBNAIL)) for picture in pictures]
+        small = [in_colour(shrunk(picture, THUMBNAIL)) for picture in pictures]
         gap = np.full((small[0].shape[0], 2, 3), 128, np.uint8)
         joined = [part for picture in small for part in (gap, picture)][1:]
         return data_uri(np.concatenate(joined, axis=1), quality=55)
@@ -142,6 +142,11 @@ def eight_bits(picture: Shaped[np.ndarray, "..."]) -> Eight:
     return (picture.astype(np.float32) * (255 / full_scale(picture.dtype))).round().astype(np.uint8)
 
 
+def in_colour(picture: Eight) -> UInt8[np.ndarray, "h w 3"]:
+    """A grey picture with three equal channels; one in colour as it is."""
+    return picture if picture.ndim == 3 else cv2.merge([picture] * 3)
+
+
 def shrunk(picture: Eight, side: int) -> Shaped[np.ndarray, "..."]:
     """Brought down to a long side of `side` pixels; smaller pictures stay as they are."""
     height, width = picture.shape[:2]
@@ -154,13 +159,9 @@ def shrunk(picture: Eight, side: int) -> Shaped[np.ndarray, "..."]:
 
 def data_uri(picture: Eight, quality: int) -> str:
     """The picture inside of its own address, as WebP."""
-    colour = _in_colour(picture)[..., ::-1]
+    colour = in_colour(picture)[..., ::-1]
     _, encoded = cv2.imencode(".webp", np.ascontiguousarray(colour), [cv2.IMWRITE_WEBP_QUALITY, quality])
     return f"data:image/webp;base64,{base64.b64encode(encoded.tobytes()).decode('ascii')}"
-
-
-def _in_colour(picture: Eight) -> UInt8[np.ndarray, "h w 3"]:
-    return picture if picture.ndim == 3 else cv2.merge([picture] * 3)
 
 
 def _large(picture: Eight, side: int) -> str:

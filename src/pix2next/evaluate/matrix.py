@@ -11,10 +11,11 @@ from pix2next.evaluate.contest import Competitor, Contest, Progress, check_names
 from pix2next.evaluate.html import Cell, Row, means, render
 from pix2next.evaluate.metrics import DEFAULT_METRICS, METRICS
 from pix2next.evaluate.protocols import DEFAULT_PROTOCOL
-from pix2next.evaluate.report import check_out, make_folder, write_report, write_text
+from pix2next.evaluate.report import check_out, make_folder, write_report
 from pix2next.evaluate.scorer import Scorer
 from pix2next.evaluate.scores import Scores, as_json
 from pix2next.evaluate.tables import best_legend, escaped, heading, markdown_table, marked_mean, shown_interval
+from pix2next.images import write_text
 from pix2next.translate import pick_device
 
 FILES = ("matrix.json", "matrix.md", "matrix.html")

@@ -15,7 +15,7 @@ from pix2next.evaluate.protocols import DEFAULT_PROTOCOL
 from pix2next.evaluate.scorer import Scorer
 from pix2next.evaluate.scores import Scores, as_json
 from pix2next.evaluate.tables import markdown, per_picture_csv, scores_table
-from pix2next.images import Nir, Rgb, atomic_path
+from pix2next.images import Nir, Rgb, write_text
 from pix2next.translate import pick_device
 
 __all__ = ["Scores", "as_json", "evaluate_folders", "evaluate_model", "scores_table", "write_report"]
@@ -114,12 +114,6 @@ def write_report(scores: Scores, gallery: Gallery, out: Path) -> None:
     }
     for name, text in texts.items():
         write_text(out / name, text)
-
-
-def write_text(path: Path, text: str) -> None:
-    """UTF-8, line ends as they are, whole or not at all."""
-    with atomic_path(path) as beside:
-        beside.write_text(text, encoding="utf-8", newline="")
 
 
 def check_out(out: Path) -> None:

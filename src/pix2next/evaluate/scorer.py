@@ -34,7 +34,14 @@ from pix2next.evaluate.perceptual import DISTS, LPIPS, Square, unit_tensor
 from pix2next.evaluate.pixelwise import Picture, ndvi_error
 from pix2next.evaluate.pretrained import fingerprint
 from pix2next.evaluate.protocols import DEFAULT_PROTOCOL, PairScore, protocol_named
-from pix2next.evaluate.uncertainty import Interval, PairedTest, bootstrap_interval, paired_difference, set_interval
+from pix2next.evaluate.uncertainty import (
+    Interval,
+    PairedTest,
+    bootstrap_interval,
+    known,
+    paired_difference,
+    set_interval,
+)
 from pix2next.images import Nir, Rgb
 
 Values = dict[str, float | None]
@@ -145,7 +152,7 @@ class Scorer:
         tests: dict[str, dict[str, dict[str, PairedTest | None]]] = {}
         for a, b in combinations(_methods(pictures), 2):
             tests.setdefault(a, {})[b] = {
-                name: _known(paired_difference(_column(name, a, pictures), _column(name, b, pictures)))
+                name: known(paired_difference(_column(name, a, pictures), _column(name, b, pictures)))
                 for name in self.of_pictures
             }
         return tests
@@ -175,10 +182,8 @@ class Scorer:
 
     def _interval(self, name: str, method: str, pictures: Sequence[PictureScores], level: float) -> Interval | None:
         if name in self.of_sets:
-            interval = set_interval(self._score_of_set(name, method, pictures), len(pictures), level=level)
-        else:
-            interval = bootstrap_interval(_column(name, method, pictures), level=level)
-        return interval if math.isfinite(interval.low) else None
+            return known(set_interval(self._score_of_set(name, method, pictures), len(pictures), level=level))
+        return known(bootstrap_interval(_column(name, method, pictures), level=level))
 
     def _score_of_set(
         self, name: str, method: str, pictures: Sequence[PictureScores]
@@ -299,7 +304,3 @@ def _column(name: str, method: str, pictures: Sequence[PictureScores]) -> list[f
 def _finite(value: float) -> float | None:
     """JSON has no infinity."""
     return value if math.isfinite(value) else None
-
-
-def _known(test: PairedTest) -> PairedTest | None:
-    return test if math.isfinite(test.difference) else None

@@ -129,9 +129,13 @@ def markdown(scores: Scores) -> str:
     return "\n\n".join(parts) + "\n"
 
 
-def markdown_table(headings: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """Of cells that are Markdown already: names and sentences go through `escaped` first."""
-    return "\n".join("| " + " | ".join(line) + " |" for line in (headings, ["---"] * len(headings), *rows))
+def markdown_table(headings: Sequence[str], rows: Iterable[Sequence[str]], *, numbers: bool = False) -> str:
+    """Of cells that are Markdown already: names and sentences go through `escaped` first.
+
+    With `numbers` columns stand to the right, but for the first and those without a heading.
+    """
+    rule = ["---:" if numbers and index and name else "---" for index, name in enumerate(headings)]
+    return "\n".join("| " + " | ".join(line) + " |" for line in (headings, rule, *rows))
 
 
 def escaped(text: str) -> str:

@@ -18,6 +18,7 @@ from typing import Any
 import torch
 
 from pix2next.errors import one_line
+from pix2next.translate import out_of_memory
 
 PATIENCE = 20.0
 """Seconds that a network's turns may take together before it sits out further rounds."""
@@ -136,10 +137,7 @@ def release(device: torch.device) -> None:
 
 def reason(error: BaseException) -> str:
     """An error as the few words that stand in a cell."""
-    phrases = ("out of memory", "not enough memory", "can't allocate memory", "ALLOC_FAILED")
-    if isinstance(error, MemoryError) or any(phrase in str(error) for phrase in phrases):
-        return "out of memory"
-    return one_line(error)
+    return "out of memory" if out_of_memory(error) else one_line(error)
 
 
 @contextmanager

@@ -8,7 +8,7 @@ everything that is said about the mean: the answer is then NaN throughout. So it
 import math
 from collections.abc import Callable, Sequence
 from statistics import NormalDist
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -38,6 +38,12 @@ class PairedTest(NamedTuple):
 
 
 UNKNOWN = Interval(math.nan, math.nan)
+Answer = TypeVar("Answer", Interval, PairedTest)
+
+
+def known(answer: Answer) -> Answer | None:
+    """The answer, or nothing in the place of one that is no number."""
+    return answer if math.isfinite(answer[0]) else None
 
 
 def bootstrap_interval(

@@ -29,11 +29,9 @@ from pix2next.train.step import (
     critic,
     first_model,
     frozen,
-    learning_rate,
+    open_step,
     optimizers,
     ready,
-    seed_step,
-    set_rate,
     syncing,
     take_step,
     weighted,
@@ -158,10 +156,8 @@ def update(
     `rgb` and `nir` need not belong together. Otherwise as `step.update`: generators first, as in the paper's code too.
     """
     train, weights = config.train, config.loss
-    seed_step(train.seed, state.step, accelerator.process_index)
-    set_rate(state, learning_rate(state.step, train))
+    parts = open_step(state, rgb, nir, train, accelerator)
     judged = state.step >= train.discriminator_starts and bool(weights.gan)
-    parts = list(zip(rgb.chunk(train.accumulate), nir.chunk(train.accumulate), strict=True))
     fakes: list[tuple[Tensor, Tensor]] = []
     terms: list[Terms] = []
 

@@ -19,13 +19,12 @@ from torch import Tensor
 
 from pix2next.config import Config
 from pix2next.errors import ConfigError
-from pix2next.images import atomic_path, full_scale
+from pix2next.evaluate.gallery import eight_bits, in_colour
+from pix2next.images import atomic_path, write_text
 
 LOG = "log.jsonl"
 SHEET_HEIGHT = 192
 SHEET_ROWS = 6
-ERROR_AT_FULL = 64
-"""Grey levels of 255 at which the error map is at its brightest."""
 PACKAGES = ("pix2next", "torch", "torchvision", "timm", "accelerate", "torchmetrics", "numpy", "opencv-python-headless")
 
 log = logging.getLogger(__name__)
@@ -63,7 +62,6 @@ class Journal:
 
     def __exit__(self, *_: object) -> None:
         self._progress.stop()
-        self.accelerator.end_training()
 
     def _start_window(self) -> None:
         self._sums: dict[str, tuple[Tensor, int]] = {}
@@ -151,8 +149,7 @@ def _cut_log(path: Path, step: int) -> None:
     if not path.is_file():
         return
     kept = [line for line in path.read_text(encoding="utf-8").splitlines() if _step_of(line) <= step]
-    with atomic_path(path) as temporary:
-        temporary.write_text("".join(line + "\n" for line in kept), encoding="utf-8")
+    write_text(path, "".join(line + "\n" for line in kept))
 
 
 def _step_of(line: str) -> float:
@@ -206,12 +203,6 @@ def _version(package: str) -> str | None:
         return None
 
 
-def error_map(fake: np.ndarray, nir: np.ndarray) -> np.ndarray:
-    """Absolute difference of two grey pictures in colours, black for none, brightest from 64 of 255 levels on."""
-    off = np.abs(fake / full_scale(fake.dtype) - nir / full_scale(nir.dtype)) * (255 / ERROR_AT_FULL)
-    return cv2.applyColorMap((np.minimum(off, 1) * 255).astype(np.uint8), cv2.COLORMAP_INFERNO)[..., ::-1]
-
-
 def sheet_of(rows: Sequence[Sequence[np.ndarray]]) -> np.ndarray:
     """Pictures side by side, a row each, all of one height, as uint8 RGB; grey or RGB of any depth come in."""
     fitted = [np.hstack([_fit(picture) for picture in row]) for row in rows]
@@ -232,8 +223,7 @@ def write_sheet(path: Path, rows: Sequence[Sequence[np.ndarray]]) -> None:
 
 
 def _fit(picture: np.ndarray) -> np.ndarray:
-    eight_bit = np.rint(picture / full_scale(picture.dtype) * 255).astype(np.uint8)
-    colour = eight_bit if picture.ndim == 3 else np.repeat(eight_bit[..., None], 3, axis=2)
+    colour = in_colour(eight_bits(picture))
     width = max(1, round(colour.shape[1] * SHEET_HEIGHT / colour.shape[0]))
     fitted = cv2.resize(colour, (width, SHEET_HEIGHT), interpolation=cv2.INTER_AREA)
     return np.pad(fitted, ((0, 0), (0, 4), (0, 0)), constant_values=255)

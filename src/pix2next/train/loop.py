@@ -4,6 +4,7 @@ import json
 import signal
 import threading
 import time
+import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -20,17 +21,19 @@ from pix2next.config import Config
 from pix2next.data.augment import TrainingCrops
 from pix2next.data.pairs import Pair, configured_pairs, load_pair, overlap, readable
 from pix2next.errors import ConfigError, PairError, Pix2NextError, WeightsError, one_line
+from pix2next.evaluate.gallery import error_map
 from pix2next.evaluate.metrics import HIGHER_IS_BETTER, full_names
 from pix2next.evaluate.scorer import Example, Scorer
-from pix2next.images import atomic_path, sweep
+from pix2next.images import sweep, write_text
 from pix2next.model.pix2next import BEST, Pix2Next
 from pix2next.train.checkpoint import STATE, Ranking, has_state, load_state, save_state, writing
 from pix2next.train.cycle import CycleState
 from pix2next.train.cycle import update as update_cycle
-from pix2next.train.journal import SHEET_ROWS, Journal, check_trackers, environment, error_map, sheet_of
+from pix2next.train.journal import SHEET_ROWS, Journal, check_trackers, environment, sheet_of
 from pix2next.train.step import Terms, TrainingState, start_accelerator, update
 from pix2next.translate import Translator
 
+Update = Callable[..., Terms]
 LAST = "last.safetensors"
 KEPT = "best"
 """The folder of the best weights where more than one set is kept."""
@@ -52,11 +55,17 @@ def train(config: Config, out: Path, *, resume: bool = False) -> Path:
     _check_out(out, resume)
     check_trackers(config.train.trackers)
     accelerator = start_accelerator(config.train, log_with=list(config.train.trackers) or None, project_dir=str(out))
+    with ending(accelerator):
+        _run(config, out, accelerator, resume)
+    return out / BEST
+
+
+def _run(config: Config, out: Path, accelerator: Accelerator, resume: bool) -> None:
+    """`train` on an accelerator that has been started; nothing of the run is held once it returns."""
     pairs, val = checked_pairs(config)
     config = with_steps(config, len(pairs))
     validation = Validation(val, config)
-    kind, one_step = (CycleState, update_cycle) if config.loss.cycle else (TrainingState, update)
-    state = kind.start(config, accelerator, resume=resume)
+    state, one_step = first_state(config, accelerator, resume=resume)
     check_crop(config.data.crop, state.ema.multiple)
     ranking = load_state(state, validation.choose_by, out, accelerator) if resume else []
     out.mkdir(parents=True, exist_ok=True)
@@ -69,7 +78,32 @@ def train(config: Config, out: Path, *, resume: bool = False) -> Path:
             journal.say(f"nothing left to do: the run has taken {state.step} of {config.train.steps} steps")
         with in_plain_words():
             run.steps(batches(config, pairs, state.step, accelerator))
-    return out / BEST
+
+
+def first_state(config: Config, accelerator: Accelerator, *, resume: bool = False) -> tuple[TrainingState, Update]:
+    """What is trained, as it is before the first step, and what takes a step: CycleGAN's with `loss.cycle`.
+
+    Raises: as `TrainingState.start` and `CycleState.start`.
+    """
+    kind, one_step = (CycleState, update_cycle) if config.loss.cycle else (TrainingState, update)
+    return kind.start(config, accelerator, resume=resume), one_step
+
+
+@contextmanager
+def ending(accelerator: Accelerator) -> Iterator[None]:
+    """Close trackers and the group of processes, after the networks that talk through it are gone.
+
+    A network that outlives its group takes the group down with it while it holds Python's lock, which the group's
+    threads may be waiting for, and then nothing ever ends. An error's traceback holds networks too.
+    """
+    try:
+        yield
+    except BaseException as error:
+        traceback.clear_frames(error.__traceback__)
+        raise
+    finally:
+        accelerator.free_memory()
+        accelerator.end_training()
 
 
 def with_steps(config: Config, pairs: int) -> Config:
@@ -228,7 +262,7 @@ class Run:
     """The best validations so far."""
     stop: threading.Event
     """Set when the run is to end after the step in hand."""
-    update: Callable[..., Terms]
+    update: Update
     """One step on a batch."""
     saved: float = field(default_factory=time.monotonic)
     """When the last checkpoint was written."""
@@ -350,5 +384,4 @@ class Run:
             "environment.json": json.dumps(environment(self.accelerator), indent=1),
         }
         for name, text in texts.items():
-            with atomic_path(self.out / name) as temporary:
-                temporary.write_text(text + "\n", encoding="utf-8")
+            write_text(self.out / name, text + "\n")

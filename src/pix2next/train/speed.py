@@ -10,9 +10,8 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-import torch
 from accelerate import Accelerator
 from rich.table import Table
 from torch import Tensor
@@ -20,12 +19,11 @@ from torch import Tensor
 from pix2next.config import Config
 from pix2next.data.pairs import Pair, configured_pairs, readable
 from pix2next.errors import ConfigError
-from pix2next.evaluate.timing import cpu_threads
-from pix2next.images import atomic_path
-from pix2next.train.cycle import CycleState
-from pix2next.train.cycle import update as update_cycle
-from pix2next.train.loop import batches, check_crop, in_plain_words
-from pix2next.train.step import TrainingState, start_accelerator, update
+from pix2next.evaluate.timing import cpu_threads, machine_facts, synchronize
+from pix2next.images import write_text
+from pix2next.train.loop import batches, check_crop, first_state, in_plain_words
+from pix2next.train.step import start_accelerator
+from pix2next.translate import pick_device
 
 WARMUP = 3
 """Steps before the clock starts: memory is laid out, kernels are chosen, workers are started."""
@@ -62,10 +60,10 @@ def training_speeds(
     steps: int = 20,
     threads: int | None = None,
     on_progress: Progress | None = None,
-) -> list[Speed]:
-    """Time `steps` steps of each config in every round; one network is in memory at a time.
+) -> tuple[list[Speed], dict[str, Any]]:
+    """How fast each config trains, timed over `steps` steps in every round, and facts about the run.
 
-    A loader works ahead, so many steps are needed to see whether it keeps up.
+    One network is in memory at a time. A loader works ahead, so many steps are needed to see whether it keeps up.
 
     Discriminators take part from the first step on, whatever `train.discriminator_starts` says.
 
@@ -79,11 +77,12 @@ def training_speeds(
     times: dict[str, list[list[StepTime]]] = {name: [] for name in configs}
     turns = [name for _ in range(rounds) for name in configs]
     with cpu_threads(threads):
+        facts = machine_facts(pick_device("auto"))
         for done, name in enumerate(turns, start=1):
             times[name].append(time_steps(configs[name], pairs[name], steps))
             if on_progress:
                 on_progress(done, len(turns))
-    return [speed_of(name, config.train.batch_size, times[name]) for name, config in configs.items()]
+    return [speed_of(name, config.train.batch_size, times[name]) for name, config in configs.items()], facts
 
 
 class Training(NamedTuple):
@@ -102,8 +101,7 @@ def start_training(config: Config) -> Training:
     Raises: ConfigError or WeightsError for a run that cannot start.
     """
     accelerator = start_accelerator(config.train)
-    one_step: Callable[..., object] = update_cycle if config.loss.cycle else update
-    state = (CycleState if config.loss.cycle else TrainingState).start(config, accelerator)
+    state, one_step = first_state(config, accelerator)
     state.model.train()
     state.discriminator.train()
     return Training(lambda rgb, nir: one_step(state, rgb, nir, config, accelerator), accelerator, state.ema.multiple)
@@ -123,8 +121,7 @@ def time_steps(config: Config, pairs: Sequence[Pair], steps: int) -> list[StepTi
     with in_plain_words():
         for waited, batch in batches(config, pairs, 0, training.accelerator):
             training.step(batch["rgb"], batch["nir"])
-            if training.accelerator.device.type == "cuda":
-                torch.cuda.synchronize(training.accelerator.device)
+            synchronize(training.accelerator.device)
             now = time.perf_counter()
             times.append(StepTime(now - before, waited))
             before = now
@@ -159,9 +156,6 @@ def speeds_table(speeds: Sequence[Speed]) -> Table:
     return table
 
 
-def write_speeds(speeds: Sequence[Speed], path: Path) -> None:
-    """The speeds as JSON with the torch version, thread count and device they were taken with."""
-    device = torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu"
-    about = {"torch": torch.__version__, "threads": torch.get_num_threads(), "device": device}
-    with atomic_path(path) as beside:
-        beside.write_text(json.dumps({**about, "speeds": [asdict(it) for it in speeds]}, indent=1) + "\n", "utf-8")
+def write_speeds(speeds: Sequence[Speed], facts: Mapping[str, Any], path: Path) -> None:
+    """The speeds as JSON, after what is known of the machine they were taken on."""
+    write_text(path, json.dumps({**facts, "speeds": [asdict(it) for it in speeds]}, indent=1) + "\n")

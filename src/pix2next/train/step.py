@@ -241,10 +241,8 @@ def update(
     All that is random in the networks follows from the seed, the step and the process, so a resumed run draws the same.
     """
     train = config.train
-    seed_step(train.seed, state.step, accelerator.process_index)
-    set_rate(state, learning_rate(state.step, train))
+    parts = open_step(state, rgb, nir, train, accelerator)
     judged = state.step >= train.discriminator_starts and bool(config.loss.gan or config.loss.feature_matching)
-    parts = list(zip(rgb.chunk(train.accumulate), nir.chunk(train.accumulate), strict=True))
     fakes: list[Tensor] = []
     terms: list[Terms] = []
 
@@ -272,6 +270,19 @@ def update(
         take_step(accelerator, state.optim_d, train.clip_norm)
 
     return close_step(state, terms, train, accelerator)
+
+
+def open_step(
+    state: TrainingState,
+    rgb: Float[Tensor, "b 3 h w"],
+    nir: Float[Tensor, "b 1 h w"],
+    train: TrainConfig,
+    accelerator: Accelerator,
+) -> list[tuple[Tensor, Tensor]]:
+    """Set random generators and rates as this step has them; gives the batch in its parts."""
+    seed_step(train.seed, state.step, accelerator.process_index)
+    set_rate(state, learning_rate(state.step, train))
+    return list(zip(rgb.chunk(train.accumulate), nir.chunk(train.accumulate), strict=True))
 
 
 def close_step(state: TrainingState, terms: Sequence[Terms], train: TrainConfig, accelerator: Accelerator) -> Terms:
