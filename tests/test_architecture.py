@@ -84,7 +84,7 @@ def test_every_part_has_a_layer():
         ("model/blocks.py", "from . import dcnv3", False),
         ("model/blocks.py", "from .dcnv3 import dcnv3", False),
         ("apps/bulk.py", "from pix2next.translate import Translator", False),
-        ("cli.py", "from pix2next.apps import bulk", False),
+        ("cli/program.py", "from pix2next.apps import bulk", False),
         ("__init__.py", "from pix2next.translate import Translator", False),
         ("model/blocks.py", "import torch\nfrom torch import nn", False),
     ],

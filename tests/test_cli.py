@@ -8,38 +8,35 @@ import sys
 
 import numpy as np
 import pytest
-import torch
 from PIL import Image
-from typer.testing import CliRunner
 
 from pix2next import cli
-from pix2next.config import GeneratorConfig, ModelConfig, VfmConfig
 from pix2next.model.pix2next import DEFAULT_MODEL, Pix2Next
 
-VERBS = ("translate", "prepare", "inspect", "train", "ablate", "evaluate", "compare", "matrix", "benchmark", "demo")
+from .command import run
 
-
-def run(*arguments):
-    return CliRunner().invoke(cli.app, [str(argument) for argument in arguments])
+VERBS = (
+    "translate",
+    "translate-dataset",
+    "translate-raster",
+    "translate-video",
+    "prepare",
+    "inspect",
+    "train",
+    "ablate",
+    "evaluate",
+    "compare",
+    "matrix",
+    "benchmark",
+    "throughput",
+    "demo",
+)
 
 
 def save_noise(path, height=20, width=30, channels=3):
     path.parent.mkdir(parents=True, exist_ok=True)
     shape = (height, width, channels) if channels > 1 else (height, width)
     Image.fromarray(np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)).save(path)
-    return path
-
-
-@pytest.fixture(scope="module")
-def network(tmp_path_factory):
-    """A checkpoint of a network that takes milliseconds."""
-    torch.manual_seed(0)
-    generator = GeneratorConfig(
-        widths=(8, 8), encoder_blocks=(1, 1), bottleneck_blocks=1, decoder_blocks=(1, 1), norm="none", fusions=()
-    )
-    model = Pix2Next(ModelConfig(vfm=VfmConfig(name="none"), generator=generator))
-    path = tmp_path_factory.mktemp("network") / "noise.safetensors"
-    model.save(path)
     return path
 
 
@@ -67,7 +64,7 @@ def test_the_package_is_a_command():
 
 
 def test_the_default_model_is_the_librarys():
-    assert cli.DEFAULT_MODEL == DEFAULT_MODEL
+    assert cli.program.DEFAULT_MODEL == DEFAULT_MODEL
 
 
 def test_translate_keeps_tree_names_and_sizes(tmp_path, network):

@@ -12,10 +12,11 @@ import pytest
 import torch
 from PIL import Image
 
-from pix2next.errors import ImageError
+from pix2next.errors import ConfigError, ImageError
 from pix2next.images import (
     atomic_path,
     blended_bands,
+    check_value_range,
     find_pictures,
     from_model_range,
     luma,
@@ -410,6 +411,70 @@ def test_the_way_back_clamps_and_rounds():
     tensor = torch.tensor([[-1.5, -1, 0, 0.999, 1, 7]])
     assert from_model_range(tensor, np.uint8).tolist() == [[0, 0, 128, 255, 255, 255]]
     assert from_model_range(tensor[None], np.float32).tolist() == [[0, 0, 0.5, pytest.approx(0.9995), 1, 1]]
+
+
+RANGES = [(np.uint16, (0.0, 4095.0)), (np.uint16, (100.0, 4000.0)), (np.uint8, (16.0, 235.0))]
+
+
+@pytest.mark.parametrize(("dtype", "limits"), RANGES)
+def test_every_value_of_a_range_survives_and_those_beyond_are_clipped(dtype, limits):
+    values = np.arange(np.iinfo(dtype).max + 1, dtype=dtype).reshape(16, -1)
+    tensor = to_model_range(values, limits)
+    assert (tensor.min(), tensor.max()) == (-1, 1)
+    back = from_model_range(tensor, dtype, limits)
+    assert back.dtype == dtype
+    assert np.array_equal(back, values.clip(*map(int, limits)))
+
+
+@pytest.mark.parametrize(
+    ("dtype", "limits"),
+    [
+        (np.float32, (-0.2, 1.6)),
+        (np.float32, (0.0, 10_000.0)),
+        (np.float64, (-0.2, 1.6)),
+        (np.float64, (0.0, 10_000.0)),
+        (np.float64, (1e6, 1e6 + 1)),  # float32 has a few values only between those two.
+    ],
+)
+def test_floats_of_a_range_survive(dtype, limits):
+    low, high = limits
+    array = low + (high - low) * noise(5, 6, dtype=np.float64).astype(dtype)
+    array[0, :2] = low - 1, high + 1
+    back = from_model_range(to_model_range(array, limits), dtype, limits)
+    assert back.dtype == dtype
+    assert np.allclose(back, array.clip(low, high), rtol=0, atol=(high - low) * 1e-6)
+
+
+def test_the_scale_is_the_ranges_never_the_pictures_own():
+    dark = np.full((2, 3), 1000, np.uint16)
+    assert to_model_range(dark).unique().item() == pytest.approx(2 * 1000 / 65535 - 1)
+    assert to_model_range(dark, (0.0, 4000.0)).unique().item() == -0.5
+    assert torch.equal(to_model_range(dark.astype(np.float32), (0.0, 4000.0)), to_model_range(dark, (0.0, 4000.0)))
+
+
+@pytest.mark.parametrize(("dtype", "limits"), [(np.uint8, (0.0, 4095.0)), (np.uint16, (-1.0, 10.0))])
+def test_a_range_that_the_depth_does_not_hold_is_refused(dtype, limits):
+    with pytest.raises(ImageError, match=r"hold 0 to (255|65535), not the range"):
+        to_model_range(np.zeros((2, 3), dtype), limits)
+    with pytest.raises(ImageError, match=r"hold 0 to (255|65535), not the range"):
+        from_model_range(torch.zeros(2, 3), dtype, limits)
+
+
+@pytest.mark.parametrize("limits", [(1.0, 1.0), (2.0, 1.0), (0.0, np.inf), (np.nan, 1.0)])
+def test_what_is_no_range(limits):
+    with pytest.raises(ConfigError, match="from a lower to a higher finite number"):
+        check_value_range(limits)
+
+
+def test_floats_beyond_one_need_a_range(file):
+    reflectance = noise(6, 7, 3, dtype=np.float32) * 9000
+    path = file(tiff_bytes(reflectance), "a.tif")
+    assert np.array_equal(read_rgb(path, (0.0, 10_000.0)), reflectance)
+    with pytest.raises(ImageError, match="scale them to"):
+        read_rgb(path)
+    reflectance[0, 0, 0] = np.nan
+    with pytest.raises(ImageError, match="NaN"):
+        read_rgb(file(tiff_bytes(reflectance), "b.tif"), (0.0, 10_000.0))
 
 
 def test_channels_come_first():

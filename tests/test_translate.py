@@ -90,6 +90,43 @@ def test_size_and_depth_are_the_inputs(size, dtype):
     assert near(nir, rgb @ np.array([0.299, 0.587, 0.114]))
 
 
+@pytest.mark.parametrize(
+    ("dtype", "limits"),
+    [(np.uint16, (0.0, 4095.0)), (np.float32, (-100.0, 9000.0)), (np.float64, (5.0, 6.0)), (np.uint8, (16.0, 235.0))],
+)
+def test_a_range_of_values_is_that_of_the_result_too(dtype, limits):
+    low, high = limits
+    rgb = (low + (high - low) * noise(100, 150, 3, dtype=np.float64)).astype(dtype)
+    nir = Translator(Luma(), device="cpu", tile=64, value_range=limits)(rgb)
+    assert nir.dtype == dtype
+    expected = rgb @ np.array([0.299, 0.587, 0.114])
+    assert np.abs(nir - expected).max() <= (1 if nir.dtype.kind == "u" else (high - low) * 1e-5)
+
+
+def test_a_range_goes_for_files_pillow_images_and_many_at_once(tmp_path):
+    deep = noise(21, 34, dtype=np.uint16) % 4096
+    cv2.imwrite(str(tmp_path / "a.png"), deep)
+    translator = Translator(Luma(), device="cpu", value_range=(0.0, 4095.0))
+    for nir in (translator(tmp_path / "a.png"), translator(Image.fromarray(deep)), *translator.many([deep, deep])):
+        assert nir.dtype == np.uint16
+        assert near(nir, deep)
+    floats = Image.fromarray(deep.astype(np.float32))
+    assert np.abs(translator(floats) - deep).max() < 0.05
+
+
+@pytest.mark.parametrize("limits", [(1.0, 0.0), (0.0, float("nan"))])
+def test_what_is_no_range(limits):
+    with pytest.raises(ConfigError, match="from a lower to a higher"):
+        Translator(Luma(), device="cpu", value_range=limits)
+
+
+def test_a_range_that_the_picture_cannot_have():
+    with pytest.raises(ImageError, match="uint8 pixels hold 0 to 255, not the range 0 to 4095"):
+        Translator(Luma(), device="cpu", value_range=(0.0, 4095.0))(noise(5, 6, 3))
+    with pytest.raises(ImageError, match="NaN"):
+        Translator(Luma(), device="cpu", value_range=(0.0, 4095.0))(np.full((5, 6), np.nan))
+
+
 def test_a_masked_array_counts_with_all_its_values():
     rgb = noise(9, 14, 3, dtype=np.float64)
     nir = Translator(Luma(), device="cpu")(np.ma.masked_greater(rgb, 0.5))
@@ -338,3 +375,55 @@ def test_no_seams_on_real_photos(shipped, outdoor):
         (across, elsewhere), (same_lines, others) = (jumps_at_borders(t(rgb), tiled) for t in (tiled, whole))
         ratios.append((across / elsewhere) / (same_lines / others))
     assert 0.97 < np.mean(ratios) < 1.03
+
+
+# --- several at once --------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.float32, np.float64])
+def test_several_of_one_size_go_through_at_once(dtype):
+    model = Luma(channels=3)
+    translator = Translator(model, device="cpu", tile=64)
+    pictures = [(noise(30, 50, 3, dtype=dtype) / number).astype(dtype) for number in (1, 2, 3)]
+    nirs = translator.many(pictures)
+    assert model.sizes == [(3, 3, 32, 56)]
+    assert all(np.array_equal(nir, translator(picture)) for nir, picture in zip(nirs, pictures, strict=True))
+    assert {nir.dtype for nir in nirs} == {np.dtype(dtype)}
+
+
+def test_several_that_do_not_go_together_go_one_by_one():
+    model = Luma()
+    translator = Translator(model, device="cpu", tile=64)
+    for pictures in ([noise(8, 8, 3), noise(8, 16, 3)], [noise(8, 8, 3), noise(8, 8)], [noise(80, 8, 3)] * 2, []):
+        model.sizes.clear()
+        nirs = translator.many(pictures)
+        assert {size[0] for size in model.sizes} <= {1}
+        assert [nir.shape for nir in nirs] == [picture.shape[:2] for picture in pictures]
+    assert translator.fits(noise(64, 64, 3))
+    assert not translator.fits(noise(64, 65, 3))
+
+
+def test_several_that_memory_does_not_hold_go_one_by_one(caplog):
+    class One(Luma):
+        def forward(self, rgb):
+            if len(rgb) > 1:
+                raise GPU_FULL
+            return super().forward(rgb)
+
+    translator = Translator(One(), device="cpu")
+    pictures = [noise(8, 8, 3), noise(8, 8, 3) // 2]
+    with caplog.at_level(logging.WARNING, "pix2next"):
+        nirs = translator.many(pictures)
+    assert all(near(nir, luma(picture)) for nir, picture in zip(nirs, pictures, strict=True))
+    assert [record.getMessage() for record in caplog.records] == [
+        "out of memory with 2 pictures at once; going on with one"
+    ]
+
+
+def test_several_with_a_network_that_gives_nan():
+    class Nan(Luma):
+        def forward(self, rgb):
+            return super().forward(rgb) * float("nan")
+
+    with pytest.raises(WeightsError, match="NaN"):
+        Translator(Nan(), device="cpu").many([noise(8, 8, 3)] * 2)

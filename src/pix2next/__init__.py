@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from pix2next.config import Config, load_config
-    from pix2next.errors import ConfigError, ImageError, PairError, Pix2NextError, WeightsError
+    from pix2next.errors import ConfigError, ImageError, LabelError, PairError, Pix2NextError, WeightsError
     from pix2next.model.pix2next import Pix2Next, load_model, shipped_models
     from pix2next.model.released import load_generator
     from pix2next.translate import Translator
@@ -22,6 +22,7 @@ __all__ = [
     "Config",
     "ConfigError",
     "ImageError",
+    "LabelError",
     "PairError",
     "Pix2Next",
     "Pix2NextError",
@@ -35,7 +36,7 @@ __all__ = [
 
 _HOMES = {
     "pix2next.config": ("Config", "load_config"),
-    "pix2next.errors": ("ConfigError", "ImageError", "PairError", "Pix2NextError", "WeightsError"),
+    "pix2next.errors": ("ConfigError", "ImageError", "LabelError", "PairError", "Pix2NextError", "WeightsError"),
     "pix2next.model.pix2next": ("Pix2Next", "load_model", "shipped_models"),
     "pix2next.model.released": ("load_generator",),
     "pix2next.translate": ("Translator",),

@@ -2,27 +2,30 @@
 
 import logging
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
 from jaxtyping import Float32, Shaped
+from numpy.typing import DTypeLike
 from PIL import Image
 from torch import Tensor, nn
 
 from pix2next.errors import ConfigError, ImageError, WeightsError
 from pix2next.images import (
+    ValueRange,
     blended_bands,
+    check_value_range,
     from_model_range,
     from_pillow,
     pad_to_multiple,
     plan_spans,
     read_rgb,
     to_model_range,
-    unit_range,
+    usable,
 )
 from pix2next.images.tiles import Span
 from pix2next.model.pix2next import DEFAULT_MODEL, load_model
@@ -31,6 +34,11 @@ TILE = 640
 """A larger picture goes through the network in tiles of this side, unless the caller says otherwise."""
 OVERLAP = 64
 SMALLEST_TILE = 64
+
+Read = Callable[[Span, Span], Float32[Tensor, "c h w"] | None]
+"""The pixels of a row span and a column span in [-1, 1], three channels or one, cut off where the picture ends; None
+where there is nothing to translate."""
+T = TypeVar("T")
 
 logger = logging.getLogger(__name__)
 
@@ -45,7 +53,15 @@ class Translator:
     Where memory runs out the tile is halved, for this and every later picture, and a warning is logged.
     """
 
-    def __init__(self, model: nn.Module, *, device: str = "auto", tile: int | None = None, batch_size: int = 1) -> None:
+    def __init__(
+        self,
+        model: nn.Module,
+        *,
+        device: str = "auto",
+        tile: int | None = None,
+        batch_size: int = 1,
+        value_range: ValueRange | None = None,
+    ) -> None:
         """Take `model`, put it into eval mode and on the device.
 
         Args:
@@ -54,12 +70,18 @@ class Translator:
             device: `auto` is CUDA, else MPS, else the CPU.
             tile: its side in pixels, brought to the network's multiple.
             batch_size: how many tiles go through at once; the result does not depend on it.
+            value_range: the pixel values that mean black and white, in what comes and in the result; 0 and the full
+                scale of the picture's dtype if not given (255, 65535, or 1 for floating point). Values beyond it are
+                clipped.
 
         Raises:
-            ConfigError: such a device does not exist here, or a number is below 1.
+            ConfigError: such a device does not exist here, a number is below 1, or the range is none.
         """
         if batch_size < 1 or (tile is not None and tile < 1):
             raise ConfigError(f"tile and batch size are at least 1, not {tile} and {batch_size}")
+        if value_range is not None:
+            check_value_range(value_range)
+        self.value_range = value_range
         self.device = pick_device(device)
         self.multiple = int(model.multiple)  # type: ignore[arg-type]
         self.model = model.eval().to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -74,33 +96,81 @@ class Translator:
         device: str = "auto",
         tile: int | None = None,
         batch_size: int = 1,
+        value_range: ValueRange | None = None,
     ) -> "Translator":
         """A translator of a shipped model, a checkpoint's file, a run's folder or `owner/name` on the hub.
 
         Raises: WeightsError if there is no such model; ConfigError as the constructor.
         """
-        return cls(load_model(name_or_path), device=device, tile=tile, batch_size=batch_size)
+        model = load_model(name_or_path)
+        return cls(model, device=device, tile=tile, batch_size=batch_size, value_range=value_range)
 
     def __call__(self, rgb: str | os.PathLike[str] | Image.Image | np.ndarray) -> Shaped[np.ndarray, "h w"]:
         """The NIR picture, in the input's height, width and dtype.
 
         Args:
             rgb: a file (read by the rules in `pix2next.images`), a Pillow image, or an array [h, w], [h, w, 1],
-                [h, w, 3] or [h, w, 4] of uint8, uint16, float32 or float64, floating point in [0, 1]. Grey stands for
-                three equal channels; a fourth channel is left out. Files and Pillow images come out upright.
+                [h, w, 3] or [h, w, 4] of uint8, uint16, float32 or float64, floating point in [0, 1] unless the
+                translator has a range of values. Grey stands for three equal channels; a fourth channel is left out.
+                Files and Pillow images come out upright.
 
         Raises:
             ImageError: it is no such picture, or too little memory even for the smallest tile.
             WeightsError: the network gave NaN or infinite values.
         """
-        picture = as_picture(rgb)
+        picture = as_picture(rgb, self.value_range)
+        height, width = picture.shape[:2]
+        return self.retrying(height, width, lambda: self._in_tiles(picture))
+
+    def fits(self, picture: np.ndarray) -> bool:
+        """Whether a picture goes through in one pass."""
+        return max(picture.shape[:2]) <= self.tile
+
+    def network_pixels(self, height: int, width: int) -> int:
+        """How many pixels the network gets for such a picture: padding counts, and what tiles share counts twice."""
+        rows, columns = (sum(span.stop - span.start for span in self._spans(length)) for length in (height, width))
+        return rows * columns
+
+    def many(self, pictures: Sequence[np.ndarray]) -> list[np.ndarray]:
+        """NIR pictures of arrays as `__call__` takes them, in their order.
+
+        Those of one size and dtype that fit into a tile go through in one pass, all at once; where memory runs out, and
+        otherwise, they go one by one.
+
+        Raises: as `__call__`.
+        """
+        checked = [as_picture(picture, self.value_range) for picture in pictures]
+        alike = len({(picture.shape, picture.dtype) for picture in checked}) == 1
+        if len(checked) > 1 and alike and self.fits(checked[0]):
+            try:
+                return self._in_one_pass(checked)
+            except (MemoryError, RuntimeError) as error:
+                if not out_of_memory(error):
+                    raise
+            logger.warning("out of memory with %d pictures at once; going on with one", len(checked))
+        return [self(picture) for picture in checked]
+
+    @torch.inference_mode()
+    def _in_one_pass(self, pictures: Sequence[np.ndarray]) -> list[np.ndarray]:
+        height, width = pictures[0].shape[:2]
+        dtype = pictures[0].dtype
+        tensors = [to_model_range(picture, self.value_range, self.device).expand(3, -1, -1) for picture in pictures]
+        fakes = self._network(pad_to_multiple(torch.stack(tensors), self.multiple), dtype)[:, :height, :width]
+        _refuse_not_finite(bool(fakes.isfinite().all()))
+        return [from_model_range(fake, dtype, self.value_range) for fake in fakes]
+
+    def retrying(self, height: int, width: int, attempt: Callable[[], T]) -> T:
+        """What `attempt` gives for a picture of this size; where memory runs out, what it gives with half the tile.
+
+        Raises: ImageError where memory is too little even for the smallest tile.
+        """
         while True:
             try:
-                return self._in_tiles(picture)
+                return attempt()
             except (MemoryError, RuntimeError) as error:
-                if not _out_of_memory(error):
+                if not out_of_memory(error):
                     raise
-                self._halve_tile(picture)
+                self._halve_tile(height, width)
             # Past the handler nothing holds the failed pass's tensors.
             if self.device.type == "cuda":
                 torch.cuda.empty_cache()
@@ -109,8 +179,7 @@ class Translator:
     def _smallest_tile(self) -> int:
         return max(_up(SMALLEST_TILE, self.multiple), 2 * self.multiple)
 
-    def _halve_tile(self, picture: np.ndarray) -> None:
-        height, width = picture.shape[:2]
+    def _halve_tile(self, height: int, width: int) -> None:
         used = min(self.tile, _up(max(height, width), self.multiple))
         if used <= self._smallest_tile:
             raise ImageError(f"too little memory for a {width} x {height} picture even in tiles of {used} pixels")
@@ -119,30 +188,57 @@ class Translator:
 
     def _in_tiles(self, picture: np.ndarray) -> Shaped[np.ndarray, "h w"]:
         height, width = picture.shape[:2]
-        rows, columns = self._spans(height), self._spans(width)
         nir = np.empty((height, width), picture.dtype)
-        for start, band in blended_bands(rows, columns, partial(self._predict, picture), self.batch_size):
-            inside = band[: height - start, :width]
-            if not np.isfinite(inside).all():
-                raise WeightsError("the network gave NaN or infinite values; its checkpoint is not fit for use")
-            nir[start : start + len(inside)] = from_model_range(torch.from_numpy(inside), picture.dtype)
+        for start, band in self.bands(height, width, partial(self._part, picture), picture.dtype):
+            rows_of_nir = from_model_range(torch.from_numpy(band), picture.dtype, self.value_range)
+            nir[start : start + len(band)] = rows_of_nir
         return nir
+
+    def bands(
+        self, height: int, width: int, read: Read, dtype: DTypeLike = np.float32
+    ) -> Iterator[tuple[int, Float32[np.ndarray, "h w"]]]:
+        """Finished rows of NIR in [-1, 1] from top to bottom, each with the row it starts at; together the picture.
+
+        For sources larger than memory: held is one row of tiles, and `read` is asked for tiles from left to right and
+        from top to bottom. Where it gives None for a tile, the network is not called. Where memory runs out, the error
+        passes through (see `retrying`).
+
+        Args:
+            height: of the whole picture, as `width`.
+            read: where pixels come from.
+            dtype: what they are stored as: 8 bits may pass a GPU in half precision.
+
+        Raises: WeightsError if the network gives NaN or infinite values.
+        """
+        rows, columns = self._spans(height), self._spans(width)
+        for start, band in blended_bands(rows, columns, partial(self._predict, read, np.dtype(dtype)), self.batch_size):
+            inside = band[: height - start, :width]
+            _refuse_not_finite(bool(np.isfinite(inside).all()))
+            yield start, inside
+
+    def _part(self, picture: np.ndarray, row: Span, column: Span) -> Float32[Tensor, "c h w"]:
+        return to_model_range(picture[row.start : row.stop, column.start : column.stop], self.value_range, self.device)
 
     def _spans(self, length: int) -> list[Span]:
         overlap = min(_up(OVERLAP, self.multiple), max(self.multiple, _down(self.tile // 2, self.multiple)))
         return plan_spans(_up(length, self.multiple), self.tile, overlap, self.multiple)
 
     @torch.inference_mode()
-    def _predict(self, picture: np.ndarray, row: Span, columns: Sequence[Span]) -> Float32[np.ndarray, "n h w"]:
-        tiles = [self._tile_of(picture, row, column) for column in columns]
-        rgb = torch.cat(tiles).to(self.device, memory_format=torch.channels_last)
-        with torch.autocast("cuda", torch.bfloat16, enabled=self._half_precision(picture.dtype)):
-            fake = self.model(rgb)
-        return fake.float().mean(dim=1).cpu().numpy()
+    def _predict(
+        self, read: Read, dtype: np.dtype[Any], row: Span, columns: Sequence[Span]
+    ) -> Float32[np.ndarray, "n h w"]:
+        parts = [read(row, column) for column in columns]
+        there = [part is not None for part in parts]
+        nir = np.zeros((len(columns), row.stop - row.start, columns[0].stop - columns[0].start), np.float32)
+        if any(there):
+            tiles = [pad_to_multiple(part.expand(3, -1, -1)[None], self.multiple) for part in parts if part is not None]
+            nir[there] = self._network(torch.cat(tiles), dtype).cpu().numpy()
+        return nir
 
-    def _tile_of(self, picture: np.ndarray, row: Span, column: Span) -> Float32[Tensor, "1 3 h w"]:
-        part = to_model_range(picture[row.start : row.stop, column.start : column.stop])
-        return pad_to_multiple(part.expand(3, -1, -1)[None], self.multiple)
+    def _network(self, rgb: Float32[Tensor, "b 3 h w"], dtype: np.dtype[Any]) -> Float32[Tensor, "b h w"]:
+        with torch.autocast("cuda", torch.bfloat16, enabled=self._half_precision(dtype)):
+            fake = self.model(rgb.to(self.device, memory_format=torch.channels_last))
+        return fake.float().mean(dim=1)
 
     def _half_precision(self, dtype: np.dtype[Any]) -> bool:
         """bfloat16 resolves some 256 steps in [-1, 1]: enough for 8 bits of NIR, too coarse for more."""
@@ -151,22 +247,29 @@ class Translator:
         )
 
 
-def as_picture(rgb: object) -> np.ndarray:
-    """An array [h, w] or [h, w, 3] of uint8, uint16 or floating point in [0, 1] out of whatever came.
+def _refuse_not_finite(finite: bool) -> None:
+    if not finite:
+        raise WeightsError("the network gave NaN or infinite values; its checkpoint is not fit for use")
+
+
+def as_picture(rgb: object, value_range: ValueRange | None = None) -> np.ndarray:
+    """An array [h, w] or [h, w, 3] of uint8, uint16 or floating point out of whatever came.
+
+    Floating point is in [0, 1], or anything finite where a range of values is named.
 
     Raises: ImageError, one sentence, if it is no picture.
     """
     match rgb:
         case str() | os.PathLike():
-            return read_rgb(Path(rgb))
+            return read_rgb(Path(rgb), value_range)
         case Image.Image():
-            return from_pillow(rgb)
+            return from_pillow(rgb, value_range)
         case np.ndarray():
-            return _checked(np.asarray(rgb))  # A masked array's values, without its mask.
+            return _checked(np.asarray(rgb), value_range)  # A masked array's values, without its mask.
     raise ImageError(f"a {type(rgb).__name__} is no picture; give a path, a Pillow image or a numpy array")
 
 
-def _checked(array: np.ndarray) -> np.ndarray:
+def _checked(array: np.ndarray, value_range: ValueRange | None) -> np.ndarray:
     if array.ndim not in (2, 3) or (array.ndim == 3 and array.shape[2] not in (1, 3, 4)):
         raise ImageError(f"an array of shape {array.shape} is no picture; give [h, w], [h, w, 3] or [h, w, 4]")
     if array.size == 0:
@@ -175,7 +278,7 @@ def _checked(array: np.ndarray) -> np.ndarray:
         raise ImageError(f"an array of {array.dtype} is no picture; give uint8, uint16, float32 or float64")
     if array.ndim == 3:
         array = array[:, :, 0] if array.shape[2] == 1 else array[:, :, :3]
-    return unit_range(array, "the array") if array.dtype.kind == "f" else array
+    return usable(array, "the array", value_range)
 
 
 def pick_device(name: str) -> torch.device:
@@ -196,7 +299,8 @@ def pick_device(name: str) -> torch.device:
         raise ConfigError(f"device {name!r} cannot be used here ({reason}); auto picks one that can") from error
 
 
-def _out_of_memory(error: BaseException) -> bool:
+def out_of_memory(error: BaseException) -> bool:
+    """Whether it says that memory ran out, of the processor or of a device."""
     phrases = ("out of memory", "not enough memory", "can't allocate memory", "ALLOC_FAILED")
     return isinstance(error, MemoryError) or any(phrase in str(error) for phrase in phrases)
 

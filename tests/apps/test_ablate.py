@@ -7,17 +7,18 @@ import shutil
 import cv2
 import numpy as np
 import pytest
-from typer.testing import CliRunner
 
-from pix2next import cli
 from pix2next.apps import ablate as study
 from pix2next.apps import ablation_plan, ablation_scores
-from pix2next.apps.ablate import ablate, first_comment, load_variants
+from pix2next.apps.ablate import ablate, load_variants
 from pix2next.apps.ablation_plan import Plan, samples_for
+from pix2next.config import first_comment
 from pix2next.errors import ConfigError, PairError
 from pix2next.evaluate.scorer import Scorer
 from pix2next.train import loop
 from pix2next.train.speed import StepTime, time_steps
+
+from .. import command
 
 BASE = """# {description}.
 model:
@@ -355,11 +356,10 @@ def test_the_first_comment_describes(here):
 
 
 def test_the_verb(here, two):
-    names = [str(path) for path in two]
     settings = ["--samples", "6", "--set", "data.root=data", "--device", "cpu", "-o", "out"]
-    shown = CliRunner().invoke(cli.app, ["ablate", *names, *settings])
+    shown = command.run("ablate", *two, *settings)
     assert shown.exit_code == 0, shown.output
     assert (here / "out" / "ablation.md").is_file()
-    shown = CliRunner().invoke(cli.app, ["ablate", *names, *settings, "--seeds", "a,b"])
+    shown = command.run("ablate", *two, *settings, "--seeds", "a,b")
     assert shown.exit_code == 2
     assert "--seeds a,b: expected whole numbers" in shown.output

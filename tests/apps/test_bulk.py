@@ -1,5 +1,6 @@
 """Many pictures at once: which files are written where, what is refused before anything is, and what is skipped."""
 
+import json
 import os
 from pathlib import Path
 
@@ -11,7 +12,9 @@ from torch import nn
 
 from pix2next.apps import bulk
 from pix2next.apps.bulk import BulkResult, translate_pictures
-from pix2next.errors import ImageError
+from pix2next.apps.events import Done, End, Existing, Failed, Start, as_json
+from pix2next.apps.jobs import Output
+from pix2next.errors import ConfigError, ImageError
 from pix2next.images import read_nir
 from pix2next.translate import Translator
 
@@ -143,12 +146,29 @@ def test_running_again_replaces(here, translator):
     assert (read_nir("out/a.png") == 20).all()
 
 
-def test_progress_counts_every_picture(here, translator):
-    picture("in/a.png")
+def test_events_tell_what_happens(here, translator):
+    picture("in/a.png", (9, 14))
     Path("in/b.png").write_text("no picture")
     seen = []
-    translate_pictures(["in", "missing"], Path("out"), translator, on_progress=lambda *counts: seen.append(counts))
-    assert seen == [(0, 2), (1, 2), (2, 2)]
+    result = translate_pictures(["in", "missing"], Path("out"), translator, on_event=seen.append)
+    start, missing, done, failed, end = seen
+    assert start == Start(2, "out")
+    assert (missing.path, missing.target) == ("missing", None)
+    source, target = str(Path("in/a.png")), str(Path("out/a.png"))
+    assert done == Done(source, target, width=14, height=9, seconds=done.seconds)
+    assert (failed.path, failed.target) == (str(Path("in/b.png")), str(Path("out/b.png")))
+    assert "not a picture" in failed.reason
+    assert end == End(1, 2, 0, seconds=end.seconds)
+    assert end.seconds >= done.seconds > 0
+    assert result.failed == [("missing", missing.reason), (failed.path, failed.reason)]
+
+
+def test_events_are_lines_of_json():
+    strange = os.fsdecode(b"Fl\xfcsse \xe6\x9c\xa8.jpg")
+    line = as_json(Failed(strange, None, "no\npicture"))
+    assert line.isascii()
+    assert "\n" not in line
+    assert json.loads(line) == {"event": "failed", "path": strange, "target": None, "reason": "no\npicture"}
 
 
 @pytest.mark.parametrize(
@@ -202,6 +222,140 @@ def test_a_name_that_no_file_can_have_costs_that_input_only(here, translator):
     assert (result.done, len(result.failed)) == (1, 1)
 
 
+# --- other names, formats and depths ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("output", "names"),
+    [
+        (Output(), ["a.b.JPG", "deep/c.png", "scan"]),
+        (Output(suffix="_nir"), ["a.b_nir.JPG", "deep/c_nir.png", "scan_nir"]),
+        (Output(out_format="tif"), ["a.b.tif", "deep/c.tif", "scan.tif"]),
+        (Output(suffix=".nir", out_format="webp"), ["a.b.nir.webp", "deep/c.nir.webp", "scan.nir.webp"]),
+    ],
+)
+def test_suffix_and_format_make_names(output, names):
+    assert [output.renamed(Path(name)).as_posix() for name in ("a.b.JPG", "deep/c.png", "scan")] == names
+
+
+def test_pictures_are_written_under_other_names_in_another_format(here, translator):
+    picture("in/a.jpg")
+    picture("in/deep/b.png", green=40_000, dtype=np.uint16)
+    result = translate_pictures(["in"], Path("out"), translator, Output(suffix="_nir", out_format="png"))
+    assert result == BulkResult(2, [])
+    assert tree("out") == ["a_nir.png", "deep/b_nir.png"]
+    assert Path("out/a_nir.png").read_bytes().startswith(b"\x89PNG")
+    assert (read_nir("out/deep/b_nir.png") == 40_000).all()
+
+
+def test_a_format_that_cannot_hold_the_depth_costs_that_picture(here, translator):
+    picture("in/a.png")
+    picture("in/deep.png", green=40_000, dtype=np.uint16)
+    result = translate_pictures(["in"], Path("out"), translator, Output(out_format="jpg"))
+    assert tree("out") == ["a.jpg"]
+    ((name, reason),) = result.failed
+    assert name == str(Path("in/deep.png"))
+    assert "deep.jpg: .jpg does not hold 16 bits" in reason
+
+
+def test_names_that_come_together_in_another_format_are_refused(here, translator):
+    for name in ("in/a.jpg", "in/a.png", "in/b.png"):
+        picture(name)
+    with pytest.raises(ImageError, match=r"a\.jpg and in.a\.png would both be written to out.a\.png; rename one"):
+        translate_pictures(["in"], Path("out"), translator, Output(out_format="png"))
+    assert not Path("out").exists()
+
+
+def test_a_suffix_may_make_pictures_stand_side_by_side_but_not_on_another(here, translator):
+    picture("a.png", green=10)
+    assert translate_pictures(["a.png"], Path("."), translator, Output(suffix="_nir")).done == 1
+    assert tree(here) == ["a.png", "a_nir.png"]
+    with pytest.raises(ImageError, match=r"a_nir\.png would be overwritten by the translation of a\.png"):
+        translate_pictures(["a.png", "a_nir.png"], Path("."), translator, Output(suffix="_nir"))
+
+
+def test_one_file_with_a_whole_name_takes_no_other(here, translator):
+    picture("a.jpg")
+    assert translate_pictures(["a.jpg"], Path("b.png"), translator, Output(out_format="png")).done == 1
+    with pytest.raises(ConfigError, match="leave out the suffix _nir"):
+        translate_pictures(["a.jpg"], Path("c.png"), translator, Output(suffix="_nir"))
+    with pytest.raises(ConfigError, match="would not be named after its format webp"):
+        translate_pictures(["a.jpg"], Path("c.png"), translator, Output(out_format="webp"))
+    assert tree(here) == ["a.jpg", "b.png"]
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"suffix": "../x"}, "would lead to another folder"),
+        ({"suffix": "a\\b"}, "would lead to another folder"),
+        ({"out_format": "gif"}, "'gif' is no format that is written; known are bmp, jpeg, jpg, png, tif, tiff, webp"),
+        ({"quality": 0}, "between 1 and 100, not 0"),
+        ({"quality": 101}, "between 1 and 100, not 101"),
+        ({"quality": 90, "out_format": "png"}, "png keeps every pixel and knows no quality; jpg and webp do"),
+    ],
+)
+def test_impossible_settings_are_refused(settings, words):
+    with pytest.raises(ConfigError) as caught:
+        Output(**settings)
+    assert words in str(caught.value)
+
+
+def test_quality_is_for_jpeg_and_webp_and_spares_the_others(here, translator):
+    noise = np.random.default_rng(0).integers(0, 256, (40, 60, 3), dtype=np.uint8)
+    for name in ("in/a.jpg", "in/a.webp", "in/a.png"):
+        picture(name)
+        cv2.imwrite(name, noise)
+    for quality in (10, None):
+        translate_pictures(["in"], Path(f"out{quality}"), translator, Output(quality=quality))
+    small, large = ({name: Path(out, name).stat().st_size for name in tree(out)} for out in ("out10", "outNone"))
+    assert small["a.jpg"] < large["a.jpg"] / 2
+    assert small["a.webp"] < large["a.webp"] / 2
+    assert small["a.png"] == large["a.png"]
+
+
+def test_files_that_are_there_can_be_passed_over(here, translator):
+    picture("in/a.png", green=10)
+    picture("in/b.png", green=20)
+    picture("out/a.png", green=99)
+    seen = []
+    result = translate_pictures(["in"], Path("out"), translator, Output(overwrite=False), on_event=seen.append)
+    assert result == BulkResult(1, [], existing=1)
+    assert read_nir("out/a.png")[0, 0] == 33  # The mean of 0, 99 and 0: it is as it was.
+    assert Existing(str(Path("in/a.png")), str(Path("out/a.png"))) in seen
+    assert translate_pictures(["in"], Path("out"), translator, Output(overwrite=False)).existing == 2
+
+
+def test_a_range_keeps_depth_and_scale_through_the_whole_path(here):
+    """12 bits in 16, and reflectance in floating point, of the same dark scene: nothing is stretched."""
+    picture("in/deep.png", green=1000, dtype=np.uint16)
+    picture("in/reflectance.tif", green=1000, dtype=np.float32)
+    picture("in/shallow.png", green=200)
+    result = translate_pictures(["in"], Path("out"), Translator(Green(), device="cpu", value_range=(0.0, 4095.0)))
+    assert (read_nir("out/deep.png") == 1000).all()
+    stored = cv2.imread("out/reflectance.tif", cv2.IMREAD_UNCHANGED)
+    assert stored.dtype == np.float32
+    assert np.abs(stored - 1000).max() < 1e-2
+    ((name, reason),) = result.failed
+    assert name == str(Path("in/shallow.png"))
+    assert reason == f"{name}: uint8 pixels hold 0 to 255, not the range 0 to 4095"
+
+
+@pytest.mark.parametrize("batch_size", [1, 3])
+def test_pictures_that_share_a_batch_come_out_as_they_would_alone(here, batch_size):
+    for number in range(5):
+        picture(f"in/{number}.png", (9, 14) if number != 3 else (5, 6), green=number * 50)
+    result = translate_pictures(
+        ["in"], Path("out"), Translator(Green(), device="cpu", batch_size=batch_size), batch_size=batch_size
+    )
+    assert result == BulkResult(5, [])
+    assert [read_nir(f"out/{number}.png")[0, 0] for number in range(5)] == [0, 50, 100, 150, 200]
+    assert read_nir("out/3.png").shape == (5, 6)
+
+
+# --- what ends a run --------------------------------------------------------------------------------------------
+
+
 def test_an_interrupt_leaves_whole_files_only(here, monkeypatch):
     for number in range(3):
         picture(f"in/{number}.png")
@@ -224,7 +378,7 @@ def test_memory_that_does_not_hold_a_picture_costs_that_picture_only(here, monke
     picture("in/a.png")
     picture("in/b.png")
 
-    def read(path):
+    def read(path, value_range):
         if path.name == "a.png":
             raise MemoryError
         return np.zeros((3, 4, 3), np.uint8)

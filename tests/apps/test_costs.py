@@ -11,13 +11,13 @@ from torch import nn
 
 from pix2next.apps import cost_memory, cost_passes, costs
 from pix2next.apps.cost_memory import Peak, measured, peak_memory
-from pix2next.apps.cost_passes import Cell, outline_of, side_for, start, subject_of
+from pix2next.apps.cost_passes import Cell, outline_of, start, subject_of
 from pix2next.apps.cost_plot import by_folder, plot
 from pix2next.apps.cost_report import benchmark_and_write, conditions, markdown, write_page
 from pix2next.apps.costs import Grid, benchmark, grid
 from pix2next.config import load_config
 from pix2next.errors import ConfigError, WeightsError
-from pix2next.evaluate.efficiency import RELEASED, Row
+from pix2next.evaluate.efficiency import RELEASED, Row, side_for
 
 CPU = torch.device("cpu")
 EAGER = Cell(32, 1, "eager", "forward")

@@ -19,12 +19,12 @@ from pydantic import ValidationError
 from pix2next.apps.ablation_plan import PLAN, Plan, Say, Variant, planned
 from pix2next.apps.ablation_report import Outcome, Results, results_of, write_results
 from pix2next.apps.ablation_scores import score_together
-from pix2next.config import Config, DataConfig, load_config
+from pix2next.config import Config, DataConfig, first_comment, load_config
 from pix2next.data.pairs import Pair, check_sizes, configured_pairs, find_split, read_pair_list, readable
 from pix2next.errors import ConfigError, PairError, Pix2NextError
 from pix2next.evaluate.baselines import BASELINES, Baselines
 from pix2next.evaluate.scorer import TRUTH, Scorer
-from pix2next.images import atomic_path
+from pix2next.images import write_text
 from pix2next.model.pix2next import BEST
 from pix2next.train.checkpoint import PREVIOUS, STATE, has_state
 from pix2next.train.loop import train
@@ -137,18 +137,6 @@ def load_variants(paths: Sequence[Path], changes: Sequence[str]) -> list[Variant
     return variants
 
 
-def first_comment(path: Path) -> str:
-    """What a file's first line says after `#`, without a full stop; empty where it is no comment.
-
-    Raises: ConfigError if the file cannot be read.
-    """
-    try:
-        first = path.read_text(encoding="utf-8").partition("\n")[0]
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"cannot read config {path}: {getattr(error, 'strerror', None) or error}") from None
-    return first.removeprefix("#").strip().removesuffix(".") if first.startswith("#") else ""
-
-
 def _source(data: DataConfig) -> dict[str, object]:
     """Where the pictures come from, as opposed to how crops are drawn."""
     return data.model_dump(include={"root", "train_rgb", "train_nir", "val_rgb", "val_nir", "pairs", "match"})
@@ -227,8 +215,7 @@ def train_run(config: Config, folder: Path) -> None:
     if (folder / FINISHED).is_file() and (folder / BEST).is_file():
         return
     train(config, folder, resume=has_state(folder))
-    with atomic_path(folder / FINISHED) as beside:
-        beside.write_text(json.dumps({"steps": config.train.steps}) + "\n", encoding="utf-8")
+    write_text(folder / FINISHED, json.dumps({"steps": config.train.steps}) + "\n")
     for name in (STATE, PREVIOUS):
         (folder / name).unlink(missing_ok=True)
 

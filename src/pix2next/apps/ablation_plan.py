@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from pix2next.config import Config
 from pix2next.data.pairs import Pair
 from pix2next.errors import ConfigError, Pix2NextError
-from pix2next.images import atomic_path
+from pix2next.images import write_text
 from pix2next.train.speed import StepTime, speed_of, time_steps
 
 PLAN = "plan.json"
@@ -88,8 +88,7 @@ def planned(
         steps={name: count // size for name, size in sizes.items()},
         seconds_per_step=seconds,
     )
-    with atomic_path(out / PLAN) as beside:
-        beside.write_text(plan.model_dump_json(indent=1) + "\n", encoding="utf-8")
+    write_text(out / PLAN, plan.model_dump_json(indent=1) + "\n")
     return plan
 
 

@@ -12,11 +12,12 @@ import numpy as np
 import torch
 
 from pix2next.evaluate.baselines import BASELINES
-from pix2next.evaluate.efficiency import count_flop
+from pix2next.evaluate.efficiency import count_flop, parameters_of, side_for
 from pix2next.evaluate.metrics import METRICS
 from pix2next.evaluate.scorer import PictureScores, Scorer, Values
-from pix2next.evaluate.uncertainty import Interval, PairedTest, bootstrap_interval, paired_difference
-from pix2next.images import atomic_path
+from pix2next.evaluate.tables import heading, markdown_table, shown, shown_interval
+from pix2next.evaluate.uncertainty import Interval, PairedTest, bootstrap_interval, known, paired_difference
+from pix2next.images import write_text
 from pix2next.model.pix2next import load_model
 from pix2next.train.journal import SHEET_HEIGHT, write_sheet
 
@@ -122,7 +123,7 @@ def results_of(
             row["seed_means"] = {metric: [means[run][metric] for run in runs] for metric in row["mean"]}
             if yardstick and name != reference:
                 row["difference"] = {
-                    metric: _known(paired_difference(column, _column(metric, yardstick, pictures)))
+                    metric: known(paired_difference(column, _column(metric, yardstick, pictures)))
                     for metric, column in columns.items()
                 }
         rows.append(Result(**row))
@@ -146,38 +147,30 @@ def _interval(column: Sequence[float | None] | None, of_runs: Sequence[Interval 
     if len(of_runs) == 1:
         return of_runs[0]
     if column is not None:
-        interval = bootstrap_interval(column)
-        return interval if math.isfinite(interval.low) else None
-    known = [interval for interval in of_runs if interval]
-    if len(known) < len(of_runs):
+        return known(bootstrap_interval(column))
+    found = [interval for interval in of_runs if interval]
+    if len(found) < len(of_runs):
         return None
-    return Interval(*(math.fsum(bounds) / len(known) for bounds in zip(*known, strict=True)))
-
-
-def _known(test: PairedTest) -> PairedTest | None:
-    return test if math.isfinite(test.difference) else None
+    return Interval(*(math.fsum(bounds) / len(found) for bounds in zip(*found, strict=True)))
 
 
 def cost_of(folders: Mapping[str, Path]) -> Cost | None:
     """The cost of the network in the first of the folders; None without one."""
     if not folders:
         return None
-    model = load_model(next(iter(folders.values())))
-    multiple = int(model.multiple)  # type: ignore[arg-type]
-    rgb = torch.zeros(1, 3, *[-(-SIDE // multiple) * multiple] * 2)
+    model = load_model(next(iter(folders.values()))).to("meta")
+    side = side_for(model, SIDE)
+    rgb = torch.empty(1, 3, side, side, device="meta")
     gflop = count_flop(model, rgb) / 1e9
-    model(rgb).sum().backward()
-    sizes = {parameter: parameter.numel() for parameter in model.parameters()}
-    trained = sum(size for parameter, size in sizes.items() if parameter.grad is not None)
-    return Cost(sum(sizes.values()), trained, gflop)
+    parameters = parameters_of(model, rgb)
+    return Cost(parameters.total, parameters.trained, gflop)
 
 
 def write_results(results: Results, rows: Sequence[Sequence[np.ndarray]], out: Path) -> None:
     """`ablation.json`, `ablation.md` and, where there are rows of pictures, `ablation.png`."""
     texts = {NUMBERS: json.dumps(as_json(results), indent=1, allow_nan=False), REPORT: markdown(results)}
     for name, text in texts.items():
-        with atomic_path(out / name) as beside:
-            beside.write_text(text + "\n", encoding="utf-8")
+        write_text(out / name, text + "\n")
     if rows:
         write_sheet(out / SHEET, rows)
 
@@ -213,20 +206,20 @@ def markdown(results: Results) -> str:
     metrics = [metric for metric in TABLE if any(metric in row.mean for row in results.results)]
     compared = [metric for metric in metrics if any(metric in row.difference for row in results.results)]
     tests = sum(row.difference.get(metric) is not None for row in results.results for metric in compared)
-    parts = [_preamble(results), _table(["", "", *COSTS, *map(_heading, metrics)], _rows(results, metrics))]
+    parts = [_preamble(results), markdown_table(["", "", *COSTS, *map(heading, metrics)], _rows(results, metrics))]
     if compared:
         legend = (
             f"Differences to {results.reference}, picture by picture. \\*: p < {LEVEL}; \\*\\*: also after correction "
             f"for {tests} tests (Bonferroni)."
         )
         lines = [
-            [row.name, *(_difference(metric, row.difference.get(metric), tests) for metric in compared)]
+            [_cell(row.name), *(_difference(metric, row.difference.get(metric), tests) for metric in compared)]
             for row in results.results
             if row.difference
         ]
-        parts += [legend, _table(["", *map(_heading, compared)], lines)]
-    if failed := [[row.name, row.failed] for row in results.results if row.failed]:
-        parts += ["Not trained:", _table(["", "reason"], failed)]
+        parts += [legend, markdown_table(["", *map(heading, compared)], lines)]
+    if failed := [[_cell(row.name), _cell(row.failed)] for row in results.results if row.failed]:
+        parts += ["Not trained:", markdown_table(["", "reason"], failed)]
     return "\n\n".join([*parts, *results.notes])
 
 
@@ -248,7 +241,7 @@ def _preamble(results: Results) -> str:
 def _rows(results: Results, metrics: Sequence[str]) -> Iterable[list[str]]:
     for row in results.results:
         scores = [_score(row, metric) for metric in metrics]
-        yield [row.name, row.description, *_costs(row), *scores]
+        yield [_cell(row.name), _cell(row.description), *_costs(row), *scores]
 
 
 def _costs(row: Result) -> list[str]:
@@ -263,11 +256,10 @@ def _score(row: Result, metric: str) -> str:
     mean, interval = row.mean.get(metric), row.interval.get(metric)
     if mean is None:
         return "-"
-    digits = METRICS[metric].digits
-    bounds = f" ({interval.low:.{digits}f} to {interval.high:.{digits}f})" if interval else ""
+    bounds = f" ({shown_interval(metric, interval)})" if interval else ""
     seeds = [value for value in row.seed_means[metric] if value is not None]
-    spread = f" ± {np.std(seeds, ddof=1):.{digits}f}" if len(seeds) > 1 else ""
-    return f"{mean:.{digits}f}{spread}{bounds}"
+    spread = f" ± {shown(metric, float(np.std(seeds, ddof=1)))}" if len(seeds) > 1 else ""
+    return f"{shown(metric, mean)}{spread}{bounds}"
 
 
 def _difference(metric: str, test: PairedTest | None, tests: int) -> str:
@@ -279,14 +271,9 @@ def _difference(metric: str, test: PairedTest | None, tests: int) -> str:
     return f"{test.difference:+.{digits}f} ({low:+.{digits}f} to {high:+.{digits}f}){marks}"
 
 
-def _heading(metric: str) -> str:
-    known = METRICS[metric]
-    return f"{known.label} {'↑' if known.higher_is_better else '↓'}"
-
-
-def _table(headings: Sequence[str], rows: Iterable[Sequence[str | None]]) -> str:
-    lines = [headings, ["---"] * len(headings), *rows]
-    return "\n".join("| " + " | ".join((cell or "").replace("|", "\\|") for cell in line) + " |" for line in lines)
+def _cell(text: str) -> str:
+    """Names and sentences may hold what divides cells."""
+    return text.replace("|", "\\|")
 
 
 def label(text: str) -> np.ndarray:

@@ -70,12 +70,6 @@ def outline_of(subject: Subject) -> nn.Module:
         return subject.build().to("meta")
 
 
-def side_for(network: nn.Module, size: int) -> int:
-    """`size` rounded up to what the network takes."""
-    multiple = int(getattr(network, "multiple", 1))
-    return -(-size // multiple) * multiple
-
-
 def start(subject: Subject, cell: Cell, side: int, device: torch.device) -> Pass:
     """Build the network on the device; the pass to be timed.
 

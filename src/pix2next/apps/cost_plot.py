@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from pix2next.evaluate.charts import ticks
 from pix2next.evaluate.efficiency import MEBIBYTE, RELEASED, Number, Row, short_name
-from pix2next.images import atomic_path
+from pix2next.images import write_text
 
 PARTS = {"vfm": "VFM", "attention": "attention or concatenation", "generator": "rest of the generator"}
 STYLE = """
@@ -42,8 +42,7 @@ class Panel(NamedTuple):
 
 def write_plot(rows: Sequence[Row], path: Path) -> None:
     """What `plot` draws, in a file."""
-    with atomic_path(path) as beside:
-        beside.write_text(plot(rows) + "\n", encoding="utf-8")
+    write_text(path, plot(rows) + "\n")
 
 
 def plot(rows: Sequence[Row]) -> str:

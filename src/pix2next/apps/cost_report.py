@@ -10,12 +10,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from pix2next.apps.ablate import first_comment
 from pix2next.apps.cost_plot import by_folder, write_plot
 from pix2next.apps.costs import Grid, benchmark
+from pix2next.config import first_comment
 from pix2next.errors import ConfigError
 from pix2next.evaluate.efficiency import MEBIBYTE, RELEASED, Number, Row, short_names
-from pix2next.images import atomic_path
+from pix2next.evaluate.tables import markdown_table
+from pix2next.images import write_text
 from pix2next.translate import pick_device
 
 ROUGH = 0.2
@@ -61,8 +62,7 @@ def write_page(rows: Sequence[Row], facts: Mapping[str, Any], path: Path) -> Non
     block = f"{first}\n\n{markdown(rows, facts)}\n{last}"
     before, found, rest = page.partition(first)
     page = before + block + rest.partition(last)[2] if found else f"{page.rstrip()}\n\n{block}\n".lstrip()
-    with atomic_path(path) as beside:
-        beside.write_text(page, encoding="utf-8")
+    write_text(path, page)
 
 
 def page_at(path: Path, kind: str) -> str:
@@ -129,7 +129,7 @@ def table_of_networks(rows: Sequence[Row]) -> str:
         line = [f"`{names[row.model]}`", description(row.model), *_counts(row), _mib(row), *_time(row)]
         lines.append(line + (_time(steps[row.model]) if len(head) > 12 and row.model in steps else []))
     about = f"**Every network at {main[0].size} x {main[0].size}, batch {main[0].batch_size}, {main[0].mode}**"
-    return f"{about}\n\n{_table(head, lines)}"
+    return f"{about}\n\n{markdown_table(head, lines, numbers=True)}"
 
 
 def first_cell(rows: Sequence[Row]) -> list[Row]:
@@ -196,9 +196,4 @@ def _by_size(rows: Sequence[Row], shown: Any) -> str:
         cells.setdefault(row.model, {}).setdefault(row.size, shown(row))
     names = short_names(cells)
     lines = [[f"`{names[model]}`", *(at.get(size, "") for size in sizes)] for model, at in cells.items()]
-    return _table(["network", *map(str, sizes)], lines)
-
-
-def _table(head: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
-    rule = ["---" if index < 1 or not name else "---:" for index, name in enumerate(head)]
-    return "\n".join("| " + " | ".join(cells) + " |" for cells in (head, rule, *lines))
+    return markdown_table(["network", *map(str, sizes)], lines, numbers=True)

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from pix2next.apps.cost_memory import Peak, peak_memory
-from pix2next.apps.cost_passes import MODES, WORKS, Cell, Subject, outline_of, side_for, start, subject_of
+from pix2next.apps.cost_passes import MODES, WORKS, Cell, Subject, outline_of, start, subject_of
 from pix2next.errors import ConfigError
 from pix2next.evaluate.efficiency import (
     RELEASED,
@@ -22,6 +22,7 @@ from pix2next.evaluate.efficiency import (
     Row,
     operations_of,
     parameters_of,
+    side_for,
     write_benchmark,
 )
 from pix2next.evaluate.memory import available

@@ -9,33 +9,50 @@ What is read: PNG, JPEG, TIFF, WebP and BMP, told apart by their content, never 
   which the network would take for a part of the scene.
 * A TIFF's first three samples are red, green and blue if, and only if, it calls itself RGB; bands without a colour
   interpretation may stand in any order and are refused.
-* Depth is kept: 1 to 8 bits are uint8, 16 bits uint16, floating point float32 in [0, 1].
+* Depth is kept: 1 to 8 bits are uint8, 16 bits uint16, floating point float32. Black is 0, and white the dtype's full
+  scale (1 for floating point), unless a range of values is named; never the picture's own lowest and highest.
 """
 
 from pix2next.images.bands import Bands, read_bands
-from pix2next.images.files import PICTURE_SUFFIXES, atomic_path, find_pictures, sweep
+from pix2next.images.files import PICTURE_SUFFIXES, atomic_path, find_pictures, sweep, write_text
 from pix2next.images.pixels import (
     Nir,
     Rgb,
+    ValueRange,
+    check_value_range,
     from_model_range,
     full_scale,
     luma,
     pad_to_multiple,
     to_model_range,
     unit_range,
+    usable,
 )
-from pix2next.images.read import from_pillow, one_channel, read_nir, read_rgb
+from pix2next.images.read import (
+    decode_rgb,
+    ending_of,
+    from_pillow,
+    one_channel,
+    read_nir,
+    read_rgb,
+    read_size,
+)
 from pix2next.images.tiles import blended_bands, plan_spans
-from pix2next.images.write import check_holds, write_nir
+from pix2next.images.write import check_holds, encode_nir, write_nir
 
 __all__ = [
     "PICTURE_SUFFIXES",
     "Bands",
     "Nir",
     "Rgb",
+    "ValueRange",
     "atomic_path",
     "blended_bands",
     "check_holds",
+    "check_value_range",
+    "decode_rgb",
+    "encode_nir",
+    "ending_of",
     "find_pictures",
     "from_model_range",
     "from_pillow",
@@ -47,8 +64,11 @@ __all__ = [
     "read_bands",
     "read_nir",
     "read_rgb",
+    "read_size",
     "sweep",
     "to_model_range",
     "unit_range",
+    "usable",
     "write_nir",
+    "write_text",
 ]

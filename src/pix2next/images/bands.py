@@ -22,6 +22,7 @@ from jaxtyping import UInt8, UInt16
 from pix2next.errors import ImageError, one_line
 from pix2next.images import tiff
 from pix2next.images.read import DAMAGE, MAX_PIXELS, decode_bytes, kind_of
+from pix2next.images.stored import Stored
 
 Bands = UInt8[np.ndarray, "h w c"] | UInt16[np.ndarray, "h w c"]
 
@@ -37,38 +38,38 @@ def read_bands(path: str | Path) -> Bands:
 
     Raises: ImageError, one sentence that names the file, if it is no whole TIFF of a kind that is read.
     """
-    path = Path(path)
-    if (kind := kind_of(path)) != "TIFF":
-        raise ImageError(f"{path} is a {kind} file; bands are read from TIFF and GeoTIFF")
+    file = Stored(Path(path))
+    if (kind := kind_of(file)) != "TIFF":
+        raise ImageError(f"{file} is a {kind} file; bands are read from TIFF and GeoTIFF")
     try:
-        layout, tags = tiff.read_layout(path), tiff.read_tags(path)
-        _refuse(path, layout, tags)
-        return _decode(path, layout, tags)
+        layout, tags = tiff.read_layout(file), tiff.read_tags(file)
+        _refuse(file, layout, tags)
+        return _decode(file, layout, tags)
     except (*DAMAGE, ArithmeticError, RuntimeError) as error:
-        raise ImageError(f"{path}: this TIFF file is damaged or cut short ({one_line(error)})") from error
+        raise ImageError(f"{file}: this TIFF file is damaged or cut short ({one_line(error)})") from error
 
 
-def _refuse(path: Path, layout: tiff.TiffLayout, tags: Any) -> None:
-    tiff.refuse_cut_short(path, layout)
+def _refuse(file: Stored, layout: tiff.TiffLayout, tags: Any) -> None:
+    tiff.refuse_cut_short(file, layout)
     if layout.width * layout.height * layout.samples > MAX_PIXELS:
         size = f"{layout.width} x {layout.height} pixels of {layout.samples} bands"
-        raise ImageError(f"{path} has {size}, more than the {MAX_PIXELS} samples that are read; cut it up")
+        raise ImageError(f"{file} has {size}, more than the {MAX_PIXELS} samples that are read; cut it up")
     if set(layout.bits) not in ({8}, {16}) or set(layout.formats) != {1}:
         bits = "/".join(map(str, sorted(set(layout.bits))))
-        raise ImageError(f"{path} has bands of {bits} bits that are no unsigned integers; scale them to 8 or 16 bits")
+        raise ImageError(f"{file} has bands of {bits} bits that are no unsigned integers; scale them to 8 or 16 bits")
     if layout.photometric not in (tiff.BLACK_IS_ZERO, tiff.RGB):
         raise ImageError(
-            f"{path} holds colours of photometric {layout.photometric}, not bands; write it as plain bands"
+            f"{file} holds colours of photometric {layout.photometric}, not bands; write it as plain bands"
         )
     if tags.get(259, 1) not in _COMPRESSIONS:
         known = ", ".join(dict.fromkeys(_COMPRESSIONS.values()))
-        raise ImageError(f"{path} is compressed in a way that is not read (code {tags[259]}; known are {known})")
+        raise ImageError(f"{file} is compressed in a way that is not read (code {tags[259]}; known are {known})")
     if tags.get(317, 1) not in (1, 2) or tags.get(266, 1) != 1 or tags.get(274, 1) != 1:
-        raise ImageError(f"{path} is stored rotated or with an unknown predictor; write it again as a plain TIFF")
+        raise ImageError(f"{file} is stored rotated or with an unknown predictor; write it again as a plain TIFF")
 
 
-def _decode(path: Path, layout: tiff.TiffLayout, tags: Any) -> Bands:
-    data = np.memmap(path, dtype=np.uint8, mode="r")
+def _decode(file: Stored, layout: tiff.TiffLayout, tags: Any) -> Bands:
+    data = file.array()
     offsets, counts = tiff.chunks(tags)
     encoded = [data[start : start + count].tobytes() for start, count in zip(offsets, counts, strict=True)]
     planes = layout.samples if layout.planes else 1

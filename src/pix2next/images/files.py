@@ -56,6 +56,12 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
         beside.unlink(missing_ok=True)
 
 
+def write_text(path: str | Path, text: str) -> None:
+    """UTF-8, line ends as they are, whole or not at all. Raises: as `atomic_path`."""
+    with atomic_path(path) as beside:
+        beside.write_text(text, encoding="utf-8", newline="")
+
+
 def sweep(folder: Path) -> None:
     """Remove what `atomic_path` left below `folder` in a process that was killed; no other may be writing there."""
     for path in folder.rglob(".*"):

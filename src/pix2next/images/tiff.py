@@ -9,14 +9,13 @@ Pillow 13.0, and the reason for each rule here:
 * OpenCV mixes up the bands of 16-bit colour stored plane by plane, and cuts grey of 16 bits with a second band to 8.
 """
 
-import warnings
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 from PIL.TiffImagePlugin import ImageFileDirectory_v2
 
 from pix2next.errors import ImageError
+from pix2next.images.stored import Stored, silent_warnings
 
 WHITE_IS_ZERO, BLACK_IS_ZERO, RGB, PALETTE, CMYK, YCBCR = 0, 1, 2, 3, 5, 6
 UNASSOCIATED_ALPHA = 2
@@ -54,14 +53,14 @@ class TiffLayout(NamedTuple):
         return self.deep or (self.photometric == RGB and alpha_pillow_undoes)
 
 
-def read_layout(path: Path) -> TiffLayout:
+def read_layout(file: Stored) -> TiffLayout:
     """The layout of the first page.
 
     Raises: ImageError if there is no whole page; whatever Pillow raises on damaged tags.
     """
-    tags = read_tags(path)
+    tags = read_tags(file)
     if 256 not in tags or 257 not in tags:
-        raise ImageError(f"{path}: this TIFF file is damaged or cut short (its first page has no size)")
+        raise ImageError(f"{file}: this TIFF file is damaged or cut short (its first page has no size)")
     offsets, counts = chunks(tags)
     whole = len(offsets) == len(counts) > 0
     return TiffLayout(
@@ -78,15 +77,14 @@ def read_layout(path: Path) -> TiffLayout:
     )
 
 
-def read_tags(path: Path) -> ImageFileDirectory_v2:
+def read_tags(file: Stored) -> ImageFileDirectory_v2:
     """The first page's tags. Raises: whatever Pillow raises on damaged ones."""
-    with path.open("rb") as file, warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        head = file.read(8)
-        head += file.read(8) if head[2:3] == b"+" else b""
+    with file.open() as opened, silent_warnings:
+        head = opened.read(8)
+        head += opened.read(8) if head[2:3] == b"+" else b""
         tags = ImageFileDirectory_v2(head)
-        file.seek(tags.next)
-        tags.load(file)
+        opened.seek(tags.next)
+        tags.load(opened)
     return tags
 
 
@@ -96,38 +94,38 @@ def chunks(tags: ImageFileDirectory_v2) -> tuple[list[Any], list[Any]]:
     return list(np.atleast_1d(starts)), list(np.atleast_1d(counts))
 
 
-def refuse_unreadable(path: Path, layout: TiffLayout) -> None:
+def refuse_unreadable(file: Stored, layout: TiffLayout) -> None:
     """Raises: ImageError if the file is cut short, or if no decoder here would give the pixels that are meant."""
-    refuse_cut_short(path, layout)
+    refuse_cut_short(file, layout)
     if layout.thumbnail:
-        raise ImageError(f"{path} begins with a thumbnail (a camera's raw file?); convert it to a 16-bit TIFF first")
-    _refuse_depth(path, layout)
-    _refuse_bands(path, layout)
+        raise ImageError(f"{file} begins with a thumbnail (a camera's raw file?); convert it to a 16-bit TIFF first")
+    _refuse_depth(file, layout)
+    _refuse_bands(file, layout)
 
 
-def refuse_cut_short(path: Path, layout: TiffLayout) -> None:
+def refuse_cut_short(file: Stored, layout: TiffLayout) -> None:
     """Raises: ImageError if the file ends before its pixels do."""
-    size = path.stat().st_size
+    size = file.size()
     if layout.end > size:
-        raise ImageError(f"{path} is cut short: its pixels reach to byte {layout.end}, the file ends at {size}")
+        raise ImageError(f"{file} is cut short: its pixels reach to byte {layout.end}, the file ends at {size}")
 
 
-def _refuse_depth(path: Path, layout: TiffLayout) -> None:
+def _refuse_depth(file: Stored, layout: TiffLayout) -> None:
     bits = set(layout.bits)
     formats = {_FORMATS.get(code, "unknown") for code in layout.formats}
     whole_numbers = formats == {"unsigned integer"} and (max(bits) <= 8 or bits == {16})
     if whole_numbers or (formats == {"floating-point"} and bits in ({32}, {64})):
         return
     came = f"{'/'.join(map(str, sorted(bits)))}-bit {'/'.join(sorted(formats))} pixels"
-    raise ImageError(f"{path} has {came}; convert them to 8- or 16-bit unsigned or 32-bit floating-point ones")
+    raise ImageError(f"{file} has {came}; convert them to 8- or 16-bit unsigned or 32-bit floating-point ones")
 
 
-def _refuse_bands(path: Path, layout: TiffLayout) -> None:
+def _refuse_bands(file: Stored, layout: TiffLayout) -> None:
     match layout.photometric:
         case _ if layout.photometric in (WHITE_IS_ZERO, BLACK_IS_ZERO):
             if layout.samples > 2:
                 raise ImageError(
-                    f"{path} has {layout.samples} bands and does not say which are red, green and blue; "
+                    f"{file} has {layout.samples} bands and does not say which are red, green and blue; "
                     "write those three as an RGB TIFF (gdal_translate -b R -b G -b B -colorinterp red,green,blue)"
                 )
             fits = layout.samples == 1 or not layout.deep
@@ -138,7 +136,7 @@ def _refuse_bands(path: Path, layout: TiffLayout) -> None:
             fits = layout.photometric in (PALETTE, CMYK, YCBCR) and not layout.deep
     if not fits:
         raise ImageError(
-            f"{path} is a kind of TIFF that is not read ({layout.samples} samples of {max(layout.bits)} bits, "
+            f"{file} is a kind of TIFF that is not read ({layout.samples} samples of {max(layout.bits)} bits, "
             f"photometric {layout.photometric}, {'planar' if layout.planes else 'interleaved'}); write it as plain "
             "interleaved RGB or grey"
         )
