@@ -126,11 +126,11 @@ def translate(source, result, tile, output, cog):
     return {"seconds": round(time.perf_counter() - start, 1), "peak memory in MB": round(kilobytes * scale / 1e6)}
 
 
-def translate_apart(source, result, tile, output, cog):
-    """`translate` in a process of its own, whose peak memory is this work's."""
-    call = f"translate({str(source)!r}, {str(result)!r}, {tile}, {output!r}, {cog})"
+def apart(function, *arguments):
+    """Called in a process of its own: Linux counts to a process's peak what its parent held when it began."""
+    given = ", ".join(repr(str(argument) if isinstance(argument, Path) else argument) for argument in arguments)
     script = f"import json, sys; sys.path.insert(0, {str(Path(__file__).parent)!r}); from large_raster import *"
-    command = [sys.executable, "-c", f"{script}; json.dump({call}, sys.stdout)"]
+    command = [sys.executable, "-c", f"{script}; json.dump({function.__name__}({given}), sys.stdout)"]
     return json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
 
 
@@ -156,6 +156,6 @@ if __name__ == "__main__":
     result = given.folder / f"{given.output}_{width}x{height}.tif"
     given.folder.mkdir(parents=True, exist_ok=True)
     if not source.exists():
-        make(source, height, width)
-    costs = translate_apart(source, result, given.tile, given.output, given.cog)
+        apart(make, source, height, width)
+    costs = apart(translate, source, result, given.tile, given.output, given.cog)
     sys.stdout.write(json.dumps({**costs, **compare(source, result, given.tile)}, indent=2) + "\n")

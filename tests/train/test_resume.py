@@ -339,6 +339,22 @@ def test_told_to_end_with_its_readers_it_saves(data: Path, settings: Settings, t
     assert (tmp_path / "run" / "state.pt").exists()
 
 
+def test_a_reader_outlives_the_signals_of_its_run_but_not_for_ever() -> None:
+    script = """
+import signal, time
+from pix2next.train import loop
+loop.PATIENCE = 0.5
+loop._patient(0)
+signal.raise_signal(signal.SIGINT)
+signal.raise_signal(signal.SIGTERM)
+print("goes on", flush=True)
+while True:
+    time.sleep(0.01)
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (0, "goes on\n"), done.stderr
+
+
 def test_pictures_that_vanish_are_said_in_a_sentence(data: Path, settings: Settings, tmp_path: Path) -> None:
     base = settings(data).model_dump()
     config = Config.model_validate({**base, "data": {**base["data"], "workers": 1, "cache": False}})

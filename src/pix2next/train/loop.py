@@ -1,6 +1,7 @@
 """A training run, in the order it happens: data, state, steps, validation, saving."""
 
 import json
+import os
 import signal
 import threading
 import time
@@ -35,6 +36,8 @@ from pix2next.translate import Translator
 
 Update = Callable[..., Terms]
 LAST = "last.safetensors"
+PATIENCE = 30.0
+"""Seconds that a process that reads pictures goes on after it was told to end."""
 KEPT = "best"
 """The folder of the best weights where more than one set is kept."""
 
@@ -200,7 +203,7 @@ def batches(
         batch_size=size,
         sampler=range(start * size, config.train.steps * size),
         num_workers=config.data.workers,
-        worker_init_fn=_deaf,
+        worker_init_fn=_patient,
         pin_memory=accelerator.device.type == "cuda",
     )
     iterator = iter(accelerator.prepare(loader))
@@ -214,10 +217,14 @@ def batches(
         yield time.perf_counter() - asked, batch
 
 
-def _deaf(_: int) -> None:
-    """Leave signals to the process that a worker works for: a scheduler and Ctrl-C tell all of them at once."""
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, signal.SIG_IGN)
+def _patient(_: int) -> None:
+    """Have a process that reads pictures outlive the signals that a scheduler and Ctrl-C send to all of a run at once.
+
+    The process that it works for saves then, and lets it go. Where that does not happen, it must not stay for ever: an
+    interpreter that exits sends SIGTERM to such processes and waits for them.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, lambda *_: threading.Timer(PATIENCE, os._exit, (0,)).start())
 
 
 class Validation:
