@@ -122,11 +122,11 @@ def run_pipeline(
     start = time.perf_counter()
     helpers, network = ThreadPoolExecutor(threads, "pictures"), ThreadPoolExecutor(stages.lanes, "network")
     try:
-        loaded = _ahead(helpers, lambda task: _load(task, load, stages), tasks, threads + batch_size)
+        loaded = ahead(helpers, lambda task: _load(task, load, stages), tasks, threads + batch_size)
         batches = _by_size(loaded, translator, batch_size)
         work = partial(_translate, translator=translator, batch_size=batch_size, stages=stages)
         # A single lane is the caller's own thread: Ctrl-C then need not wait for the last tile of a large picture.
-        translated = map(work, batches) if stages.lanes == 1 else _ahead(network, work, batches, stages.lanes)
+        translated = map(work, batches) if stages.lanes == 1 else ahead(network, work, batches, stages.lanes)
         items = (item for batch in translated for item in batch)
         for item in _behind(helpers, lambda item: _save(item, save, stages), items, threads + batch_size):
             yield Outcome(item.task, item.result, item.error, item.seconds)
@@ -146,7 +146,7 @@ def default_lanes(translator: Translator) -> int:
     return 1 if translator.device.type == "cpu" else 3
 
 
-def _ahead(pool: ThreadPoolExecutor, work: Callable[[In], Out], items: Iterable[In], depth: int) -> Iterator[Out]:
+def ahead(pool: ThreadPoolExecutor, work: Callable[[In], Out], items: Iterable[In], depth: int) -> Iterator[Out]:
     """What `work` makes of the items, in their order, with `depth` of them begun ahead of the one asked for."""
     begun: deque[Future[Out]] = deque()
     for item in items:

@@ -4,14 +4,13 @@ A key is a path below the data set's root, with `/` between its parts whatever t
 """
 
 import os
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
 from pix2next.errors import ConfigError, ImageError
 from pix2next.images import atomic_path, find_pictures, sweep
-from pix2next.images.files import is_picture_name
+from pix2next.images.files import is_picture_name, visible_files
 
 MANIFEST = "manifest.jsonl"
 
@@ -66,7 +65,7 @@ class FolderSource:
 
     def others(self) -> list[str]:
         """All but pictures, hidden files, and the manifest of a run that wrote this tree."""
-        keys = (path.relative_to(self.root).as_posix() for path in _visible_files(self.root))
+        keys = (path.relative_to(self.root).as_posix() for path in visible_files(self.root))
         return sorted(key for key in keys if key != MANIFEST and not is_picture_name(Path(key).name))
 
     def read(self, key: str) -> bytes:
@@ -178,15 +177,3 @@ def _refuse_nested(source: Path, target: Path) -> None:
     read, written = (Path(os.path.realpath(path)) for path in (source, target))
     if written.is_relative_to(read) or read.is_relative_to(written):
         raise ConfigError(f"{target} and {source} lie in one another; give a folder outside of the data set")
-
-
-def _visible_files(root: Path) -> Iterator[Path]:
-    seen: set[str] = set()
-    for here, folders, names in os.walk(root, followlinks=True):
-        real = os.path.realpath(here)
-        if real in seen:
-            folders.clear()
-            continue
-        seen.add(real)
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        yield from (Path(here, name) for name in sorted(names) if not name.startswith("."))

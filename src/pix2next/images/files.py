@@ -12,11 +12,15 @@ PICTURE_SUFFIXES = frozenset({".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", 
 
 
 def find_pictures(folder: str | Path) -> list[Path]:
-    """Every file below `folder` with a picture's suffix, sorted; hidden files and folders are left out.
+    """Every file of `visible_files` with a picture's suffix, sorted."""
+    return sorted(path for path in visible_files(folder) if is_picture_name(path.name))
+
+
+def visible_files(folder: str | Path) -> Iterator[Path]:
+    """Every file below `folder`; hidden files and folders are left out.
 
     Links to folders are followed, each folder once.
     """
-    found: list[Path] = []
     seen: set[str] = set()
     for here, folders, names in os.walk(folder, followlinks=True):
         real = os.path.realpath(here)
@@ -25,8 +29,7 @@ def find_pictures(folder: str | Path) -> list[Path]:
             continue
         seen.add(real)
         folders[:] = sorted(name for name in folders if not name.startswith("."))
-        found += [Path(here, name) for name in names if is_picture_name(name)]
-    return sorted(found)
+        yield from (Path(here, name) for name in names if not name.startswith("."))
 
 
 def is_picture_name(name: str) -> bool:

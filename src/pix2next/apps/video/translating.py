@@ -8,7 +8,7 @@ that is missing.
 import json
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager, suppress
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
@@ -19,6 +19,7 @@ from typing import NamedTuple, TypeVar
 
 import numpy as np
 
+from pix2next.apps import pipeline
 from pix2next.apps.video.encoding import Encoding, SegmentWriter, finished_segments, segment_path
 from pix2next.apps.video.joining import DEFAULT_CODECS, check_joinable, container_of, join, joined_path
 from pix2next.apps.video.reading import Clip, Reading, Timed, look, picture_of, read_frames
@@ -244,13 +245,7 @@ def ahead(items: Iterator[T], depth: int) -> Generator[T, None, None]:
 def behind(work: Callable[[T], R], items: Iterable[T], depth: int) -> Generator[R, None, None]:
     """What `work` makes of `items`, in their order, on a thread of its own while the next items are made."""
     with _one_thread() as pool:
-        begun: deque[Future[R]] = deque()
-        for item in items:
-            begun.append(pool.submit(work, item))
-            if len(begun) > depth:
-                yield begun.popleft().result()
-        while begun:
-            yield begun.popleft().result()
+        yield from pipeline.ahead(pool, work, items, depth)
 
 
 @contextmanager
