@@ -8,7 +8,6 @@ import cv2
 import numpy as np
 import pytest
 import torch
-from torch import nn
 
 from pix2next.apps import bulk
 from pix2next.apps.bulk import BulkResult, translate_pictures
@@ -18,14 +17,7 @@ from pix2next.errors import ConfigError, ImageError
 from pix2next.images import read_nir
 from pix2next.translate import Translator
 
-
-class Green(nn.Module):
-    """NIR is the green channel."""
-
-    multiple = 8
-
-    def forward(self, rgb):
-        return rgb[:, 1:2]
+from .networks import Green
 
 
 @pytest.fixture

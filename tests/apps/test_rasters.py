@@ -20,9 +20,7 @@ from rasterio.rpc import RPC
 from rasterio.transform import Affine
 from rasterio.windows import Window
 from torch import nn
-from typer.testing import CliRunner
 
-from pix2next import cli
 from pix2next.apps import raster_reading
 from pix2next.apps.raster_reading import open_raster, plan_reading
 from pix2next.apps.raster_strips import fill, has_data
@@ -31,6 +29,7 @@ from pix2next.errors import ConfigError, ImageError, WeightsError
 from pix2next.model.pix2next import DEFAULT_MODEL, shipped_models
 from pix2next.translate import Translator
 
+from .. import command
 from .large_raster import Neighbours, borders_of, compare, translate
 from .large_raster import make as make_large
 
@@ -652,7 +651,7 @@ def test_a_folder_keeps_its_tree_and_goes_on_past_a_bad_one(tmp_path, translator
 
 
 def run(*arguments):
-    return CliRunner().invoke(cli.app, ["translate-raster", *map(str, arguments)])
+    return command.run("translate-raster", *arguments)
 
 
 @pytest.fixture

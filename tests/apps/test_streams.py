@@ -6,7 +6,6 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-from torch import nn
 
 from pix2next.apps.bulk import BulkResult
 from pix2next.apps.events import Done
@@ -16,14 +15,7 @@ from pix2next.errors import ConfigError
 from pix2next.images import decode_rgb, read_nir
 from pix2next.translate import Translator
 
-
-class Green(nn.Module):
-    """NIR is the green channel."""
-
-    multiple = 8
-
-    def forward(self, rgb):
-        return rgb[:, 1:2]
+from .networks import Green
 
 
 @pytest.fixture

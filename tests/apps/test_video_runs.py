@@ -11,18 +11,15 @@ from pathlib import Path
 import av
 import pytest
 import torch
-from typer.testing import CliRunner
 
-from pix2next import cli
 from pix2next.apps.video import joining, translating
 from pix2next.apps.video.encoding import Encoding, segment_path
 from pix2next.apps.video.reading import picture_of
 from pix2next.apps.video.translating import VideoResult, ahead, behind, translate_video
-from pix2next.config import GeneratorConfig, ModelConfig, VfmConfig
 from pix2next.errors import ConfigError, ImageError
-from pix2next.model.pix2next import Pix2Next
 from pix2next.translate import Translator
 
+from .. import command
 from .clips import (
     RATE,
     SOUND_RATE,
@@ -349,21 +346,8 @@ def test_behind_keeps_order_and_passes_errors_on():
         list(behind(lambda item: 1 // item, [1, 0, 1], 2))
 
 
-@pytest.fixture(scope="module")
-def network(tmp_path_factory):
-    """A checkpoint of a network that takes milliseconds."""
-    torch.manual_seed(0)
-    generator = GeneratorConfig(
-        widths=(8, 8), encoder_blocks=(1, 1), bottleneck_blocks=1, decoder_blocks=(1, 1), norm="none", fusions=()
-    )
-    model = Pix2Next(ModelConfig(vfm=VfmConfig(name="none"), generator=generator))
-    path = tmp_path_factory.mktemp("network") / "noise.safetensors"
-    model.save(path)
-    return path
-
-
 def run(*arguments):
-    return CliRunner().invoke(cli.app, ["translate-video", *map(str, arguments)])
+    return command.run("translate-video", *arguments)
 
 
 def test_the_verb_writes_a_video(here, network):

@@ -11,9 +11,9 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, Literal
 
-import torch
 from torch import nn
 
+from pix2next.evaluate.pretrained import weights_sha256
 from pix2next.images import write_text
 
 
@@ -78,13 +78,8 @@ class Manifest:
 
 
 def fingerprint(model: nn.Module) -> str:
-    """SHA-256 of a model's weights with their names and shapes: on any device the same, wherever its file lies."""
-    digest = hashlib.sha256(type(model).__name__.encode())
-    for name, tensor in sorted(model.state_dict().items()):
-        flat = tensor.detach().cpu().contiguous().reshape(-1)
-        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-        digest.update(memoryview(flat.view(torch.uint8).numpy()))
-    return digest.hexdigest()
+    """SHA-256 of a model's kind and its weights: on any device the same, wherever its file lies."""
+    return hashlib.sha256(f"{type(model).__name__} {weights_sha256(model)}".encode()).hexdigest()
 
 
 def _read(path: Path) -> list[Record]:

@@ -77,15 +77,20 @@ def convolutions_file(name: str) -> str:
 
 
 def fingerprint(network: nn.Module) -> str:
-    """Sixteen hexadecimal digits of the SHA-256 of a network's weights: equal for equal numbers, whatever file.
+    """The first sixteen digits of `weights_sha256`."""
+    return weights_sha256(network)[:16]
+
+
+def weights_sha256(network: nn.Module) -> str:
+    """SHA-256 of a network's weights in hexadecimal digits: equal for equal numbers, whatever file.
 
     Names and order count; the file format and the device do not.
     """
     digest = hashlib.sha256()
     for name, tensor in network.state_dict().items():
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-        digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
-    return digest.hexdigest()[:16]
+        digest.update(memoryview(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy()))
+    return digest.hexdigest()
 
 
 def imagenet_normalise(picture: Float[Tensor, "b c h w"]) -> Float[Tensor, "b 3 h w"]:
