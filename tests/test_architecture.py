@@ -9,7 +9,7 @@ import pytest
 SOURCE = Path(__file__).parents[1] / "src" / "pix2next"
 LAYERS = (
     {"errors", "_torchvision"},
-    {"config", "images"},
+    {"config", "images", "cards"},
     {"model"},
     {"data", "translate"},
     {"evaluate"},

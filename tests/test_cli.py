@@ -27,8 +27,10 @@ VERBS = (
     "evaluate",
     "compare",
     "matrix",
+    "regions",
     "benchmark",
     "throughput",
+    "models",
     "demo",
 )
 

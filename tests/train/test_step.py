@@ -12,6 +12,7 @@ from pix2next.config import Config
 from pix2next.train.step import (
     TrainingState,
     average_share,
+    direct_terms,
     frozen,
     learning_rate,
     set_rate,
@@ -99,17 +100,43 @@ def test_hinge_and_perceptual_terms_by_setting(shared: Path, monkeypatch: pytest
     loss = {"gan_kind": "hinge", "perceptual": 1.0, "perceptual_network": "alexnet"}
     config = small().model_copy(update={"loss": Config.model_validate({"loss": loss}).loss})
     state = TrainingState.start(config, accelerator)
-    assert state.perceptual_network is not None
-    fixed = snapshot(state.perceptual_network)
+    fixed = snapshot(state.fixed["perceptual"])
     rgb, nir = (torch.nn.functional.interpolate(picture, size=64) for picture in batch())
     first = update(state, rgb, nir, config, accelerator)
     assert set(first) == {"ssim", "perceptual", "gan", "feature_matching", "discriminator"}
     assert all(term.isfinite() for term in first.values())
-    assert moved(state.perceptual_network, fixed) == 0
+    assert moved(state.fixed["perceptual"], fixed) == 0
     for _ in range(20):
         last = update(state, rgb, nir, config, accelerator)
     assert last["perceptual"] < first["perceptual"]
     assert last["discriminator"] < first["discriminator"]
+
+
+def test_learned_distances_are_terms_with_networks_that_stay(shared: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TORCH_HOME", str(shared / "torch_home"))
+    accelerator = Accelerator(cpu=True)
+    loss = {"lpips": 1.0, "dists": 1.0, "dists_pictures": 1, "ssim": 0.0, "gan": 0.0, "feature_matching": 0.0}
+    config = small().model_copy(update={"loss": Config.model_validate({"loss": loss}).loss})
+    state = TrainingState.start(config, accelerator)
+    fixed = {name: snapshot(network) for name, network in state.fixed.items()}
+    rgb, nir = (torch.nn.functional.interpolate(picture, size=64) for picture in batch())
+    first = update(state, rgb, nir, config, accelerator)
+    assert set(first) == {"lpips", "dists"} == set(fixed)
+    for _ in range(10):
+        last = update(state, rgb, nir, config, accelerator)
+    assert last["lpips"] < first["lpips"] and last["dists"] < first["dists"]
+    assert not any(moved(state.fixed[name], before) for name, before in fixed.items())
+
+
+def test_a_shift_leaves_out_the_border() -> None:
+    """A truth that is the fake, moved: with `shift` no term is left of it."""
+    fake = batch()[1].requires_grad_()
+    moved_truth = torch.roll(fake.detach(), (1, -2), dims=(2, 3))
+    weights = Config.model_validate({"loss": {"l1": 1.0, "shift": 2}}).loss
+    terms = direct_terms({}, batch()[0], fake, moved_truth, weights)
+    assert terms["l1"] == 0 and abs(terms["ssim"]) < 1e-6
+    still = direct_terms({}, batch()[0], fake, moved_truth, weights.model_copy(update={"shift": 0}))
+    assert still["l1"] > 0.5
 
 
 def test_terms_are_weighted_by_their_names() -> None:

@@ -8,10 +8,11 @@ from pathlib import Path
 
 import numpy as np
 
-from pix2next.apps.events import Done, End, Event, Existing, Failed, OnEvent, Start
+from pix2next.apps.events import Done, End, Event, Existing, Failed, OnEvent, Start, Unlike
 from pix2next.apps.jobs import Job, Output, plan_jobs
 from pix2next.apps.pipeline import Loaded, run_pipeline
 from pix2next.images import check_holds, read_rgb, write_nir
+from pix2next.model.domain import Distance
 from pix2next.translate import Translator
 
 
@@ -23,6 +24,8 @@ class BulkResult:
     failed: list[tuple[str, str]]
     existing: int = 0
     """How many were passed over, since their files were there."""
+    unlike: list[Unlike] = field(default_factory=list)
+    """Those of the written ones that are unlike what the model was trained on."""
 
 
 @dataclass
@@ -33,6 +36,7 @@ class Tally:
     done: int = 0
     existing: int = 0
     failed: list[tuple[str, str]] = field(default_factory=list)
+    unlike: list[Unlike] = field(default_factory=list)
     begun: float = field(default_factory=time.monotonic)
 
     def __call__(self, event: Event) -> None:
@@ -40,6 +44,8 @@ class Tally:
         match event:
             case Done():
                 self.done += 1
+            case Unlike():
+                self.unlike.append(event)
             case Existing():
                 self.existing += 1
             case Failed(path, _, reason):
@@ -52,7 +58,8 @@ class Tally:
         seconds = round(time.monotonic() - self.begun, 3)
         self(End(self.done, len(self.failed), self.existing, seconds))
         place = {path: number for number, path in enumerate(order)}
-        return BulkResult(self.done, sorted(self.failed, key=lambda failure: place.get(failure[0], -1)), self.existing)
+        failed = sorted(self.failed, key=lambda failure: place.get(failure[0], -1))
+        return BulkResult(self.done, failed, self.existing, self.unlike)
 
 
 def translate_pictures(
@@ -98,6 +105,13 @@ def translate_pictures(
     return tally.end(order=[str(source) for source, _ in jobs])
 
 
+def unlike(path: str, distance: Distance | None) -> list[Unlike]:
+    """The event, if there is anything to tell."""
+    if distance is None or not distance.unlike:
+        return []
+    return [Unlike(path, round(distance.greatest, 2), distance.part)]
+
+
 def split_existing(jobs: Sequence[Job], output: Output) -> tuple[list[Job], list[Job]]:
     """Jobs to do, and those to pass over since their files are there."""
     there = [not output.overwrite and os.path.isfile(target) for _, target in jobs]
@@ -112,7 +126,7 @@ def translated(
     *,
     batch_size: int = 1,
     verify: Callable[[Path], None] = lambda source: None,
-) -> Iterator[Done | Failed]:
+) -> Iterator[Done | Unlike | Failed]:
     """Translate and write; what became of each, in about the order of the jobs.
 
     `verify` is called after each reading, whatever came of it; what it raises becomes the reason why there is nothing.
@@ -126,13 +140,15 @@ def translated(
         check_holds(job.target, rgb.dtype, rgb.shape[:2])
         return Loaded(rgb)
 
-    def save(job: Job, loaded: Loaded, nir: np.ndarray) -> tuple[int, int]:
+    def save(job: Job, loaded: Loaded, nir: np.ndarray) -> tuple[int, int, Distance | None]:
         write_nir(job.target, nir, output.quality)
-        return nir.shape[1], nir.shape[0]
+        return nir.shape[1], nir.shape[0], loaded.distance
 
-    for (source, target), size, error, seconds in run_pipeline(jobs, load, translator, save, batch_size=batch_size):
-        if size is None:
+    for (source, target), result, error, seconds in run_pipeline(jobs, load, translator, save, batch_size=batch_size):
+        if result is None:
             named = error is not None and str(source) in error
             yield Failed(str(source), str(target), str(error) if named else f"{source}: {error}")
         else:
-            yield Done(str(source), str(target), *size, seconds=round(seconds, 4))
+            width, height, distance = result
+            yield Done(str(source), str(target), width, height, seconds=round(seconds, 4))
+            yield from unlike(str(source), distance)

@@ -14,7 +14,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from pix2next.apps.bulk import BulkResult, Tally
+from pix2next.apps.bulk import BulkResult, Tally, unlike
 from pix2next.apps.events import Done, Existing, Failed, OnEvent, Start
 from pix2next.apps.jobs import Output
 from pix2next.apps.labels import Labels, labels_of
@@ -183,6 +183,8 @@ class _Run:
         self.manifest.add(self._record(job, result, error, round(seconds, 4)))
         if result is not None and error is None:
             self.tally(Done(job.key, job.target, result.width, result.height, round(seconds, 4)))
+            for event in unlike(job.key, result.distance):
+                self.tally(event)
         else:
             self.tally(Failed(job.key, job.target, _naming(job.key, str(error))))
 

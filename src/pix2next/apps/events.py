@@ -26,6 +26,17 @@ class Done:
 
 
 @dataclass(frozen=True)
+class Unlike:
+    """The picture just written is unlike those that the model was trained on."""
+
+    path: str
+    distance: float
+    """1 is what 95 % of pictures like those stay below."""
+    part: str
+    """`content`, or `look`: colours, light, sharpness, noise."""
+
+
+@dataclass(frozen=True)
 class Failed:
     """An input or a picture was left out; `reason` is a sentence."""
 
@@ -68,7 +79,7 @@ class Plan:
     """What was timed to estimate it."""
 
 
-Event = Start | Done | Failed | Existing | End | Plan
+Event = Start | Done | Unlike | Failed | Existing | End | Plan
 OnEvent = Callable[[Event], None]
 
 

@@ -12,6 +12,7 @@ from torch import nn
 from pix2next.apps.pipeline import Loaded, Outcome, StageTimes, run_pipeline
 from pix2next.apps.stores import Source
 from pix2next.images import ValueRange, check_holds, decode_rgb, encode_nir
+from pix2next.model.domain import Distance
 from pix2next.model.pix2next import DEFAULT_MODEL, load_model
 from pix2next.translate import TILE, Translator
 
@@ -32,6 +33,8 @@ class Settings:
     """Of JPEG and WebP, as `write_nir` takes it."""
     threads: int | None = None
     """For reading and writing."""
+    warn: bool = True
+    """Tell of pictures that are unlike those the model was trained on."""
 
     def translator(self, model: nn.Module | None = None) -> Translator:
         """Loads the model, unless one that is loaded comes.
@@ -43,6 +46,8 @@ class Settings:
         translator = Translator(network, **known, batch_size=self.batch_size or 1)  # type: ignore[arg-type]
         if self.batch_size is None and translator.device.type != "cpu":
             translator.batch_size = BATCH_SIZE
+        if not self.warn:
+            translator.domain = None
         return translator
 
     @property
@@ -71,6 +76,8 @@ class Encoded(NamedTuple):
     sha256: str
     """Of the source's bytes."""
     source_bytes: int
+    distance: Distance | None = None
+    """Of the picture from those that the model was trained on."""
 
 
 def translate_all(
@@ -118,4 +125,4 @@ def encode_job(job: Job, loaded: Loaded, nir: np.ndarray, settings: Settings) ->
     height, width = nir.shape
     data = encode_nir(nir, PurePosixPath(job.target).suffix, settings.quality)
     sha256, source_bytes = loaded.info
-    return Encoded(data, width, height, str(nir.dtype), sha256, source_bytes)
+    return Encoded(data, width, height, str(nir.dtype), sha256, source_bytes, loaded.distance)

@@ -18,6 +18,7 @@ from typing import Any, Generic, NamedTuple, TypeVar
 import numpy as np
 
 from pix2next.errors import ImageError, Pix2NextError, one_line
+from pix2next.model.domain import Distance
 from pix2next.translate import Translator
 
 T = TypeVar("T")
@@ -35,6 +36,8 @@ class Loaded(NamedTuple):
 
     picture: np.ndarray
     info: Any = None
+    distance: Distance | None = None
+    """From the model's training pictures; known after the network."""
 
 
 class Outcome(NamedTuple, Generic[T, R]):
@@ -225,12 +228,15 @@ def _translate(
     with stages.measure("network"):
         try:
             nirs: Sequence[np.ndarray] = translator.many(pictures)
+            distances = translator.distances(pictures[: len(batch)])
         except (ImageError, MemoryError) as error:
             for item in batch:
                 item.error = _sentence(error)
             return batch
-    for item, nir in zip(batch, nirs, strict=False):
-        item.nir, item.seconds = nir, (time.perf_counter() - start) / len(batch)
+    seconds = (time.perf_counter() - start) / len(batch)
+    for item, nir, distance in zip(batch, nirs, distances, strict=False):
+        assert item.loaded is not None
+        item.nir, item.seconds, item.loaded = nir, seconds, item.loaded._replace(distance=distance)
     return batch
 
 

@@ -6,11 +6,12 @@ from pathlib import Path
 
 import numpy as np
 
-from pix2next.apps.bulk import BulkResult, Tally
+from pix2next.apps.bulk import BulkResult, Tally, unlike
 from pix2next.apps.events import Done, Existing, Failed, OnEvent, Start
 from pix2next.apps.jobs import Output, names_a_file
 from pix2next.errors import ConfigError, ImageError
 from pix2next.images import check_holds, decode_rgb, encode_nir, ending_of, write_nir
+from pix2next.model.domain import Distance
 from pix2next.translate import Translator
 
 STREAM = "-"
@@ -54,12 +55,14 @@ def translate_stream(
     name = _NAME if source == STREAM else source
     try:
         data = read() if source == STREAM else _bytes_of(Path(source))
-        nir, ending, seconds = _translate(data, name, target, translator, output)
+        nir, ending, seconds, distance = _translate(data, name, target, translator, output)
         if target == STREAM:
             write(encode_nir(nir, ending, output.quality))
         else:
             write_nir(target, nir, output.quality)
         tally(Done(source, target, nir.shape[1], nir.shape[0], seconds))
+        for event in unlike(source, distance):
+            tally(event)
     except (ImageError, MemoryError) as error:
         reason = str(error) if isinstance(error, ImageError) else "too little memory to hold the picture"
         tally(Failed(source, target, reason if name in reason else f"{name}: {reason}"))
@@ -83,14 +86,15 @@ def refuse_nameless(source: str, target: str, output: Output) -> None:
 
 def _translate(
     data: bytes, name: str, target: str, translator: Translator, output: Output
-) -> tuple[np.ndarray, str, float]:
-    """The NIR picture, the ending of the format it would have in a stream, and the network's seconds."""
+) -> tuple[np.ndarray, str, float, Distance | None]:
+    """The NIR picture, the ending of the format it would have in a stream, the network's seconds, and the distance."""
     rgb = decode_rgb(data, name, translator.value_range)
     ending = f".{output.out_format}" if output.out_format else ending_of(data, name)
     check_holds(Path(f"standard output{ending}") if target == STREAM else Path(target), rgb.dtype, rgb.shape[:2])
     begun = time.perf_counter()
     nir = translator(rgb)
-    return nir, ending, round(time.perf_counter() - begun, 4)
+    distance = translator.distance(rgb)
+    return nir, ending, round(time.perf_counter() - begun, 4), distance
 
 
 def _bytes_of(path: Path) -> bytes:

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from pix2next.apps.bulk import BulkResult, Tally, translated
-from pix2next.apps.events import Done, Existing, Failed, OnEvent, Start
+from pix2next.apps.events import Done, Existing, Failed, OnEvent, Start, Unlike
 from pix2next.apps.jobs import Job, Output, clash, names_a_file, plan_jobs
 from pix2next.errors import ConfigError, ImageError
 from pix2next.images import find_pictures
@@ -146,7 +146,7 @@ class _Watched:
             self.unsettled.add(source)
             raise ImageError(f"{source} is being written, or was taken away")
 
-    def settles(self, event: Done | Failed) -> bool:
+    def settles(self, event: Done | Unlike | Failed) -> bool:
         """Whether the picture is dealt with; if not, a later look finds it again."""
         source = Path(event.path)
         if source in self.unsettled:

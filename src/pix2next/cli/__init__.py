@@ -7,6 +7,6 @@ An error that a user can cause becomes one sentence on stderr and exit status 2;
 from pix2next.cli.program import app
 
 # Verbs join `app` as their modules are read, and help lists them in this order.
-from pix2next.cli import translating, datasets, rasters, video, data, training, evaluating  # isort: skip
+from pix2next.cli import translating, datasets, rasters, video, data, training, evaluating, listing  # isort: skip
 
-__all__ = ["app", "data", "datasets", "evaluating", "rasters", "training", "translating", "video"]
+__all__ = ["app", "data", "datasets", "evaluating", "listing", "rasters", "training", "translating", "video"]

@@ -14,6 +14,7 @@ from pix2next.cli.program import (
     Quality,
     Range,
     Threads,
+    Warn,
     app,
     console,
     progress,
@@ -53,6 +54,7 @@ def translate_dataset(
         int | None, typer.Option(min=1, help="With --engine ray: how many hold the model; chosen if not given.")
     ] = None,
     threads: Threads = None,
+    warn: Warn = True,
     json: Json = False,
 ) -> None:
     """Make the NIR twin of a data set: every picture translated, tree, names, splits and labels kept."""
@@ -63,13 +65,13 @@ def translate_dataset(
     from pix2next.evaluate.timing import cpu_threads
 
     output = Output(out_format=out_format.lower().removeprefix(".") if out_format else None, quality=quality)
-    settings = Settings(model, device, tile, batch_size, value_range, quality)
-    with cpu_threads(threads), listener(json=json, watch=False, to_stdout=False) as on_event:
+    settings = Settings(model, device, tile, batch_size, value_range, quality, warn=warn)
+    with cpu_threads(threads), listener(model, json=json, watch=False, to_stdout=False) as on_event:
         result = datasets.translate_dataset(
             src, dst, labels, settings, output=output, force=not resume, cluster=cluster, on_event=on_event
         )
     if not json:
-        show(result, Path(dst), told=False)
+        show(result, Path(dst), model, told=False)
     if result.failed:
         raise typer.Exit(1)
 

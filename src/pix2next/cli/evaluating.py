@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
-from pix2next.cli.program import DEFAULT_MODEL, Device, Threads, app, console, messages, progress
+from pix2next.cli.program import DEFAULT_MODEL, Device, Model, Threads, app, console, messages, progress
 from pix2next.errors import ConfigError
 
 Metrics = Annotated[
@@ -121,6 +121,34 @@ def _show_scores(every: Mapping[str, Any], out: Path) -> None:
     messages.print(f"reports: {out}", markup=False)
     if left_out:
         raise typer.Exit(1)
+
+
+@app.command()
+def regions(
+    file: Annotated[
+        Path, typer.Option("--regions", help="A CSV of boxes: picture,class,left,top,right,bottom and perhaps scene.")
+    ],
+    data: Annotated[Path, typer.Option(help="A folder with rgb/ and nir/, or with test/rgb/ and test/nir/.")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="Folder for regions.json and regions.md.")],
+    model: Model = DEFAULT_MODEL,
+    device: Device = "auto",
+) -> None:
+    """Is it just inverted grey? Levels over regions of known material: made, true, luma, linear map."""
+    from rich.markdown import Markdown
+
+    from pix2next.evaluate.region_report import write_findings
+    from pix2next.evaluate.regions import measure_regions
+    from pix2next.evaluate.report import check_out
+    from pix2next.translate import Translator
+
+    check_out(out)
+    translator = Translator.from_pretrained(model, device=device)
+    with progress("measuring") as on_progress:
+        measured = measure_regions(
+            translator, data, file, name=Path(model).name or Path(model).resolve().name, on_progress=on_progress
+        )
+    console.print(Markdown(write_findings(measured, out)))
+    messages.print(f"reports: {out}", markup=False)
 
 
 @app.command()

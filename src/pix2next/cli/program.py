@@ -85,6 +85,9 @@ Quality = Annotated[
     int | None, typer.Option(min=1, max=100, help="Of JPEG (95 if not given) and WebP (lossless if not given).")
 ]
 Json = Annotated[bool, typer.Option("--json", help="One line of JSON for everything that happens, for other programs.")]
+Warn = Annotated[
+    bool, typer.Option("--warn/--no-warn", help="Tell of pictures that are unlike those the model was trained on.")
+]
 Changes = Annotated[
     list[str] | None, typer.Option("--set", metavar="NAME=VALUE", help="A setting, as data.root=pairs.")
 ]

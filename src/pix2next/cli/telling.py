@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,18 +13,20 @@ from pix2next.cli.program import STREAM, progress, say
 
 if TYPE_CHECKING:
     from pix2next.apps.bulk import BulkResult
-    from pix2next.apps.events import Event, OnEvent, Plan
+    from pix2next.apps.events import Event, OnEvent, Plan, Unlike
+
+IN_WHAT = {"content": "in what it shows", "look": "in colour, light or sharpness"}
 
 
 @contextmanager
-def listener(*, json: bool, watch: bool, to_stdout: bool) -> Iterator["OnEvent"]:
+def listener(model: str, *, json: bool, watch: bool, to_stdout: bool) -> Iterator["OnEvent"]:
     """Tells what happens: in JSON (on stderr where standard output is the picture's), in lines, or with a bar."""
     from pix2next.apps.events import as_json
 
     if json:
         yield lambda event: typer.echo(as_json(event), err=to_stdout)
     elif watch:
-        yield _say_what_happens
+        yield partial(_say_what_happens, model=model)
     else:
         with progress("translating") as on_progress:
             yield _counter(on_progress)
@@ -46,25 +49,45 @@ def _counter(on_progress: Callable[[int, int | None], None]) -> "OnEvent":
     return count
 
 
-def _say_what_happens(event: "Event") -> None:
-    from pix2next.apps.events import Done, Failed, Start
+def _say_what_happens(event: "Event", *, model: str) -> None:
+    from pix2next.apps.events import Done, Failed, Start, Unlike
 
     match event:
         case Start(_, out):
             say(f"watching; pictures that come or change are written to {out}, and Ctrl-C ends it")
         case Done(_, target, _, _, seconds):
             say(f"written: {target} ({seconds:.2f} s)")
+        case Unlike():
+            say(unlike_sentence([event], 1, model))
         case Failed(_, _, reason):
             say(f"skipped: {reason}")
 
 
-def show(result: "BulkResult", out: Path, *, told: bool) -> None:
-    """What was left out, unless it has been told already, and how many pictures were written."""
+def show(result: "BulkResult", out: Path, model: str, *, told: bool) -> None:
+    """What was left out and what to distrust, unless it has been told already, and how many pictures were written."""
     for _, reason in [] if told else result.failed:
         say(f"skipped: {reason}")
+    if result.unlike and not told:
+        say(unlike_sentence(result.unlike, result.done, model))
     if str(out) != STREAM:
         existing = f", {result.existing} already there" if result.existing else ""
         say(f"{result.done} written to {out}, {len(result.failed)} skipped{existing}")
+
+
+def unlike_sentence(unlike: list["Unlike"], done: int, model: str) -> str:
+    """A warning of pictures, among `done` ones, that the model was not made for."""
+    farthest = max(unlike, key=lambda event: event.distance)
+    name = "standard input" if farthest.path == STREAM else farthest.path
+    if len(unlike) == 1:
+        return (
+            f"warning: {name} is unlike the pictures that {model} was trained on, above all {IN_WHAT[farthest.part]} "
+            f"(distance {farthest.distance:.2f}; 95 % of pictures like them stay below 1): do not trust its tones"
+        )
+    return (
+        f"warning: {len(unlike)} of {done} pictures are unlike those that {model} was trained on (farthest: {name}, "
+        f"distance {farthest.distance:.2f}; of pictures like them 5 % come out as unlike, too): "
+        "do not trust their tones"
+    )
 
 
 def show_plan(plan: "Plan", failed: list[tuple[str, str]], *, json: bool) -> None:

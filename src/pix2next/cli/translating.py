@@ -15,6 +15,7 @@ from pix2next.cli.program import (
     OutFormat,
     Quality,
     Range,
+    Warn,
     app,
     console,
 )
@@ -45,6 +46,7 @@ def translate(
     ] = True,
     watch: Annotated[bool, typer.Option("--watch", help="Go on with what comes or changes, until Ctrl-C.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only tell how much it is and about how long.")] = False,
+    warn: Warn = True,
     json: Json = False,
 ) -> None:
     """Make NIR pictures of RGB ones; folders keep their tree and names."""
@@ -59,13 +61,15 @@ def translate(
     translator = Translator.from_pretrained(
         model, device=device, tile=tile, batch_size=batch_size, value_range=value_range
     )
+    if not warn:
+        translator.domain = None
     if dry_run:
         from pix2next.apps.estimate import dry_run as estimate
 
         plan, failed = estimate(inputs, out, translator, output, batch_size=batch_size)
         show_plan(plan, failed, json=json)
         raise typer.Exit(1 if failed else 0)
-    with listener(json=json, watch=watch, to_stdout=str(out) == STREAM) as on_event:
+    with listener(model, json=json, watch=watch, to_stdout=str(out) == STREAM) as on_event:
         if streaming:
             result = streams.translate_stream(
                 inputs[0],
@@ -80,7 +84,7 @@ def translate(
             run = watching.watch_pictures if watch else bulk.translate_pictures
             result = run(inputs, out, translator, output, batch_size=batch_size, on_event=on_event)
     if not json:
-        show(result, out, told=watch)
+        show(result, out, model, told=watch)
     if result.failed:
         raise typer.Exit(1)
 

@@ -17,6 +17,7 @@ from pix2next.errors import ImageError, PairError
 from pix2next.images import to_model_range
 
 log = logging.getLogger(__name__)
+JPEG_QUALITY = 30, 95
 
 
 class TrainingCrops(Dataset[dict[str, Tensor]]):
@@ -44,7 +45,14 @@ class TrainingCrops(Dataset[dict[str, Tensor]]):
             nir = cut(nir, draw_view(nir, self.config, np.random.default_rng((self.seed, 3, n))), self.config.crop)
         else:
             rgb, nir = crop_and_flip(rgb, nir, self.config, rng)
-        return {"rgb": jitter(to_model_range(rgb), self.config.jitter, rng), "nir": to_model_range(nir)}
+        return {"rgb": self._disturbed(rgb, rng), "nir": to_model_range(nir)}
+
+    def _disturbed(self, rgb: np.ndarray, rng: np.random.Generator) -> Float[Tensor, "3 h w"]:
+        """The RGB window as another camera might have taken and stored it."""
+        if self.config.jpeg and rng.random() < self.config.jpeg:
+            rgb = through_jpeg(rgb, int(rng.integers(*JPEG_QUALITY, endpoint=True)))
+        light = jitter(to_model_range(rgb), self.config.jitter, rng)
+        return colour_cast(light, self.config.cast, rng) if self.config.cast else light
 
     def _load(self, n: int, stream: int) -> tuple[np.ndarray, np.ndarray]:
         """The pair at place n of the shuffles that are drawn from `stream`."""
@@ -111,6 +119,23 @@ def cut(picture: np.ndarray, view: View, side: int) -> np.ndarray:
     window = cv2.resize(window, (side, side), interpolation=cv2.INTER_LINEAR)
     window = np.rot90(window[:, ::-1] if view.mirrored else window, view.turns)
     return np.ascontiguousarray(window)
+
+
+def through_jpeg(rgb: np.ndarray, quality: int) -> np.ndarray:
+    """The picture as a JPEG file of this quality (1 to 100) gives it back, in 8 bits."""
+    eight = (to_model_range(rgb).permute(1, 2, 0).numpy() * 127.5 + 127.5).round().astype(np.uint8)
+    _, file = cv2.imencode(".jpg", cv2.cvtColor(eight, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, quality])
+    decoded = cv2.imdecode(file, cv2.IMREAD_COLOR)
+    assert decoded is not None
+    return cv2.cvtColor(decoded, cv2.COLOR_BGR2RGB)
+
+
+def colour_cast(rgb: Float[Tensor, "3 h w"], share: float, rng: np.random.Generator) -> Float[Tensor, "3 h w"]:
+    """A gain for each channel, drawn within 1 +- `share`; the picture's mean light stays, but for what clips."""
+    gains = torch.tensor(rng.uniform(1 - share, 1 + share, (3, 1, 1)), dtype=rgb.dtype)
+    light = (rgb + 1) / 2
+    cast = light * gains
+    return (cast * light.mean() / cast.mean().clamp(min=1e-6)).clamp(0, 1) * 2 - 1
 
 
 def jitter(rgb: Float[Tensor, "3 h w"], share: float, rng: np.random.Generator) -> Float[Tensor, "3 h w"]:

@@ -73,7 +73,7 @@ class LPIPS(nn.Module):
     def features(self, picture: Float[Tensor, "b 1 h w"]) -> list[Tensor]:
         """Five activations of a picture in [0, 1], each pixel's channels brought to length one."""
         fed = picture if self.released else picture * 2 - 1
-        maps = activations(self.layers, imagenet_normalise(fed), self.taps)
+        maps = (x.float() for x in activations(self.layers, imagenet_normalise(fed), self.taps))
         return [x / (x.square().sum(dim=1, keepdim=True) + 1e-8).sqrt() for x in maps]
 
     def distance(self, fake_features: Sequence[Tensor], nir_features: Sequence[Tensor]) -> Float[Tensor, " b"]:
@@ -111,7 +111,7 @@ class DISTS(nn.Module):
     def features(self, picture: Float[Tensor, "b 1 h w"]) -> list[Tensor]:
         """The picture in [0, 1] itself and five activations."""
         maps = activations(self.layers, imagenet_normalise(picture * 2 - 1), TAPS["vgg16"])
-        return [picture.expand(-1, 3, -1, -1), *maps]
+        return [picture.float().expand(-1, 3, -1, -1), *(x.float() for x in maps)]
 
     def distance(self, fake_features: Sequence[Tensor], nir_features: Sequence[Tensor]) -> Float[Tensor, " b"]:
         """1 minus the weighted similarity of the channels' means (texture) and of their covariances (structure)."""

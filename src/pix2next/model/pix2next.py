@@ -1,7 +1,6 @@
 """The whole network: VFM and generator, to and from one safetensors file that carries its config."""
 
 from collections.abc import Mapping
-from importlib import resources
 from pathlib import Path
 from typing import Any, cast
 
@@ -11,23 +10,32 @@ from huggingface_hub.constants import SAFETENSORS_SINGLE_FILE
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 from jaxtyping import Float
 from pydantic import ValidationError
-from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from pix2next.cards import BEST, FORMAT, checkpoint_file, read_card, read_own, shipped_models
 from pix2next.config import AnyGeneratorConfig, GeneratorConfig, ModelConfig, ReleasedConfig, ResNetConfig, UNetConfig
 from pix2next.errors import WeightsError, one_line
 from pix2next.images import atomic_path
 from pix2next.model.baselines import Released, ResNetGenerator, UNet
+from pix2next.model.domain import DOMAIN, Domain
 from pix2next.model.features import Vfm, build_vfm
 from pix2next.model.generator import Generator, Level
 from pix2next.model.released import generator_of, is_released
 from pix2next.model.state_dicts import read_weights
 
-FORMAT = "pix2next-1"
+__all__ = [
+    "BEST",
+    "DEFAULT_MODEL",
+    "FORMAT",
+    "Pix2Next",
+    "build_generator",
+    "load_model",
+    "read_card",
+    "shipped_models",
+]
+
 DEFAULT_MODEL = "tiny-outdoor"
-BEST = "best.safetensors"
-"""The file in a training run's folder that stands for the run."""
 
 
 class Pix2Next(nn.Module, PyTorchModelHubMixin, library_name="pix2next"):
@@ -43,6 +51,8 @@ class Pix2Next(nn.Module, PyTorchModelHubMixin, library_name="pix2next"):
         """
         super().__init__()
         self.config = config
+        self.domain: Domain | None = None
+        """What its training pictures were like, where its file says so."""
         vfm = config.vfm
         self.vfm = build_vfm(vfm.name, config.strides, weights=vfm.weights if fetch else "none", frozen=vfm.frozen)
         if self.vfm:
@@ -68,7 +78,8 @@ class Pix2Next(nn.Module, PyTorchModelHubMixin, library_name="pix2next"):
     def save(self, path: Path, *, card: Mapping[str, str] | None = None, dtype: torch.dtype = torch.float32) -> None:
         """Write parameters as `dtype`, config and `card` (free text: data, its terms, ...) to one safetensors file.
 
-        Buffers keep their type: a batch norm's statistics can leave the range of float16.
+        Buffers keep their type: a batch norm's statistics can leave the range of float16. `domain` is left out, since
+        training makes it wrong; where it holds, `card` takes it: {DOMAIN: model.domain.to_metadata()}.
         """
         parameters = {name for name, _ in self.named_parameters()}
         state = {name: _as(it, dtype if name in parameters else it.dtype) for name, it in self.state_dict().items()}
@@ -83,11 +94,16 @@ class Pix2Next(nn.Module, PyTorchModelHubMixin, library_name="pix2next"):
         Raises:
             WeightsError: the file is missing, damaged, or not one of ours.
         """
-        model = cls(_read_config(path), fetch=False)
+        model = cls(read_config(path), fetch=False)
         try:
             model.load_state_dict(read_weights(path))
         except RuntimeError as error:
             raise WeightsError(f"{path}: its tensors do not fit its own config: {one_line(error)}") from error
+        if text := read_own(path).get(DOMAIN):
+            try:
+                model.domain = Domain.from_metadata(text, model.vfm)
+            except WeightsError as error:
+                raise WeightsError(f"{path}: {error}") from None
         return model.eval()
 
     def _save_pretrained(self, save_directory: Path) -> None:
@@ -124,32 +140,17 @@ def _as(tensor: Tensor, dtype: torch.dtype) -> Tensor:
     return tensor.detach().to(dtype).contiguous()
 
 
-def _read_config(path: Path) -> ModelConfig:
-    metadata = read_card(path)
-    if metadata.get("format") != FORMAT:
-        raise WeightsError(f"{path} is no {FORMAT} checkpoint (its metadata name no such format)")
+def read_config(path: Path) -> ModelConfig:
+    """What the network in a file of ours is built from.
+
+    Raises:
+        WeightsError: the file is missing, not one of ours, or this version does not know its config.
+    """
+    metadata = read_own(path)
     try:
         return ModelConfig.model_validate_json(metadata["config"])
     except (KeyError, ValidationError) as error:
         raise WeightsError(f"{path}: its config cannot be used by this version: {one_line(error)}") from error
-
-
-def read_card(path: Path) -> dict[str, str]:
-    """The metadata of a safetensors file: format, config, and what was said of data, terms and scores.
-
-    Raises:
-        WeightsError: the file is missing or not safetensors.
-    """
-    try:
-        with safe_open(path, framework="pt") as file:
-            return dict(file.metadata() or {})
-    except (OSError, SafetensorError) as error:
-        raise WeightsError(f"cannot read weights {path}: {error}") from error
-
-
-def shipped_models() -> list[str]:
-    """Names of the checkpoints that come with this package."""
-    return sorted(path.stem for path in _weights_folder().glob("*.safetensors"))
 
 
 def load_model(source: str | Path) -> nn.Module:
@@ -162,15 +163,9 @@ def load_model(source: str | Path) -> nn.Module:
     Raises:
         WeightsError: it is none of these, or cannot be had.
     """
-    path = Path(source).expanduser()
-    shipped = _weights_folder() / f"{source}.safetensors"
-    if path.is_dir():
-        return Pix2Next.load(_best_of_run(path))
-    if path.is_file():
+    if path := checkpoint_file(source):
         return _load_file(path)
-    if shipped.is_file():
-        return Pix2Next.load(shipped)
-    if isinstance(source, str) and source.count("/") == 1 and not path.suffix:
+    if isinstance(source, str) and source.count("/") == 1 and not Path(source).suffix:
         return _from_hub(source)
     known = ", ".join(shipped_models()) or "none"
     raise WeightsError(f"no model {source}: not a file, nor a shipped one ({known}), nor owner/name on the hub")
@@ -185,13 +180,6 @@ def _load_file(path: Path) -> nn.Module:
     raise WeightsError(f"{path} is neither a {FORMAT} checkpoint nor one of the released Pix2Next code")
 
 
-def _best_of_run(folder: Path) -> Path:
-    best = folder / BEST
-    if not best.is_file():
-        raise WeightsError(f"no {best}: the folder is no training run, or its first validation is still to come")
-    return best
-
-
 def _from_hub(name: str) -> nn.Module:
     try:
         return cast(Any, Pix2Next).from_pretrained(name).eval()
@@ -200,7 +188,3 @@ def _from_hub(name: str) -> nn.Module:
             f"cannot get {name} from the Hugging Face hub ({one_line(error)}); "
             f"download its {SAFETENSORS_SINGLE_FILE} and give its path"
         ) from error
-
-
-def _weights_folder() -> Path:
-    return Path(str(resources.files("pix2next"))) / "weights"

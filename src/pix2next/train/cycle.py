@@ -112,7 +112,7 @@ class CycleState(TrainingState):
             raise ConfigError(
                 f"data.crop: {config.data.crop} is no multiple of {back.multiple}, as loss.cycle needs it"
             )
-        judges = Judges(**config.discriminator.model_dump())
+        judges = Judges(**config.discriminator.model_dump(exclude={"kind"}))
         optim_g, optim_d = optimizers(model, judges, train)
         optim_g.add_param_group({"params": list(back.parameters()), "base_lr": train.learning_rate})
         ema, *prepared = ready(model, [back, judges], [optim_g, optim_d], train, accelerator)
@@ -123,7 +123,7 @@ class CycleState(TrainingState):
             ema=ema,
             optim_g=prepared[3],
             optim_d=prepared[4],
-            perceptual_network=None,
+            fixed={},
             nir_pool=Pool(config.loss.pool),
             rgb_pool=Pool(config.loss.pool),
         )

@@ -23,6 +23,10 @@ WIDEST = 512
 RELEASED_KEY = re.compile(r"(?:^|\.)scale(?P<scale>\d+)_layer(?P<stage>\d+)\.(?P<rest>.+)$")
 
 
+Seen = Tensor | list[Tensor]
+"""A picture as D sees it: itself, or the maps that a pretrained network has of it, finest first."""
+
+
 class ScaleOutput(NamedTuple):
     """What one discriminator says of a batch: a map of logits, one a patch, and the activations that led to it."""
 

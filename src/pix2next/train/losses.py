@@ -8,12 +8,14 @@ gradient it cuts off, so that the term trains nothing: `perceptual` here is mean
 """
 
 from collections.abc import Sequence
+from itertools import product
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from pix2next.evaluate.perceptual import DISTS, LPIPS
 from pix2next.evaluate.pretrained import TAPS, imagenet_normalise, pretrained_convolutions
 from pix2next.evaluate.similarity import Border, ssim_map
 
@@ -135,6 +137,37 @@ def perceptual(
     """
     pairs = zip(weights, fake_features, real_features, strict=True)
     return _total(weight * F.l1_loss(fake.float(), real.detach().float()) for weight, fake, real in pairs)
+
+
+def learned_distance(network: LPIPS | DISTS, fake: Float[Tensor, "b 1 h w"], nir: Float[Tensor, "b 1 h w"]) -> Scalar:
+    """LPIPS or DISTS of pictures in [-1, 1], at their own size, averaged over the batch; the real side is detached.
+
+    0 for equal pictures, about 1 for unrelated ones. The scores of the same name are taken at 256 x 256.
+    """
+    with torch.no_grad():
+        target = network.features(nir / 2 + 0.5)
+    return network.distance(network.features(fake / 2 + 0.5), target).mean()
+
+
+def best_shift(
+    fake: Float[Tensor, "b c h w"], nir: Float[Tensor, "b c h w"], radius: int
+) -> tuple[Float[Tensor, "b c h2 w2"], Float[Tensor, "b c h2 w2"]]:
+    """Both without a border of `radius` pixels, each NIR moved by up to `radius` to where it fits its fake best in L1.
+
+    For pairs that are off by a pixel or two: blurring is otherwise the best answer to a truth whose place is not known.
+    Not moving wins where all fit alike. Gradient flows through the fake's window alone.
+
+    Raises: ValueError when the border leaves nothing.
+    """
+    height, width = fake.shape[-2] - 2 * radius, fake.shape[-1] - 2 * radius
+    if height < 1 or width < 1:
+        raise ValueError(f"a border of {radius} leaves nothing of {fake.shape[-2]} x {fake.shape[-1]}")
+    middle = fake[..., radius : radius + height, radius : radius + width]
+    steps = sorted(range(-radius, radius + 1), key=abs)
+    starts = [(radius + down, radius + right) for down, right in product(steps, steps)]
+    windows = torch.stack([nir[..., top : top + height, left : left + width] for top, left in starts])
+    best = (windows - middle.detach()).abs().mean(dim=(2, 3, 4)).argmin(dim=0)
+    return middle, windows[best, torch.arange(len(fake), device=fake.device)]
 
 
 class PerceptualFeatures(nn.Module):

@@ -3,9 +3,9 @@
 import copy
 import os
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import timedelta
 from math import cos, pi
 from typing import Any
@@ -19,18 +19,21 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.optim import Adam, Optimizer
 
-from pix2next.config import Config, LossConfig, TrainConfig
+from pix2next.config import Config, DiscriminatorConfig, LossConfig, ProjectedConfig, TrainConfig
 from pix2next.errors import ConfigError, WeightsError
+from pix2next.evaluate.perceptual import DISTS, LPIPS
 from pix2next.model.pix2next import Pix2Next, load_model
 from pix2next.model.state_dicts import fit
-from pix2next.train.discriminator import MultiScaleDiscriminator
+from pix2next.train.discriminator import MultiScaleDiscriminator, Seen
 from pix2next.train.losses import (
     PerceptualFeatures,
+    best_shift,
     feature_matching,
     gradient_penalty,
     hinge_discriminator,
     hinge_generator,
     l1,
+    learned_distance,
     lsgan_discriminator,
     lsgan_generator,
     perceptual,
@@ -38,6 +41,7 @@ from pix2next.train.losses import (
     vanilla_discriminator,
     vanilla_generator,
 )
+from pix2next.train.projected import Eye, ProjectedDiscriminator
 
 GAN = {
     "lsgan": (lsgan_discriminator, lsgan_generator),
@@ -91,14 +95,17 @@ def start_accelerator(train: TrainConfig, **options: Any) -> Accelerator:
 
 @dataclass
 class TrainingState:
-    """All that changes during training, and the fixed network that perceptual distance is taken in."""
+    """All that changes during training, and the fixed networks that pictures are compared through."""
 
     model: nn.Module
     discriminator: nn.Module
     ema: Pix2Next
     optim_g: Optimizer
     optim_d: Optimizer
-    perceptual_network: PerceptualFeatures | None
+    fixed: Mapping[str, nn.Module]
+    """By the name of the loss term that each serves."""
+    eye: nn.Module = field(default_factory=nn.Identity)
+    """What D sees pictures through: nothing, for PatchGANs."""
     step: int = 0
 
     @classmethod
@@ -110,12 +117,12 @@ class TrainingState:
         """
         set_seed(config.train.seed)
         model = first_model(config, resume=resume)
-        discriminator = MultiScaleDiscriminator(4, **config.discriminator.model_dump())
-        fixed = PerceptualFeatures(config.loss.perceptual_network) if config.loss.perceptual else None
+        eye, discriminator = judges(config.discriminator)
+        fixed = fixed_networks(config.loss)
         steppers = optimizers(model, discriminator, config.train)
         ema, *prepared = ready(model, [discriminator], steppers, config.train, accelerator)
-        fixed = fixed.to(accelerator.device) if fixed else None
-        return cls(prepared[0], prepared[1], ema, prepared[2], prepared[3], fixed)
+        fixed = {name: network.to(accelerator.device) for name, network in fixed.items()}
+        return cls(prepared[0], prepared[1], ema, prepared[2], prepared[3], fixed, eye.to(accelerator.device))
 
     def parts(self, accelerator: Accelerator) -> dict[str, Any]:
         """Everything with a state of its own, by the name that it is saved under."""
@@ -128,6 +135,30 @@ class TrainingState:
             "optim_d": self.optim_d,
             **scaler,
         }
+
+
+def fixed_networks(loss: LossConfig) -> dict[str, nn.Module]:
+    """The networks that terms with a weight compare pictures through, by the term's name.
+
+    Raises: WeightsError when their weights cannot be had.
+    """
+    builders: dict[str, Callable[[], nn.Module]] = {
+        "perceptual": lambda: PerceptualFeatures(loss.perceptual_network),
+        "lpips": LPIPS,
+        "dists": DISTS,
+    }
+    return {name: build() for name, build in builders.items() if getattr(loss, name)}
+
+
+def judges(config: DiscriminatorConfig | ProjectedConfig) -> tuple[nn.Module, nn.Module]:
+    """What D sees pictures through, and D.
+
+    Raises: ConfigError or WeightsError where the network that D looks through cannot be had.
+    """
+    if isinstance(config, DiscriminatorConfig):
+        return nn.Identity(), MultiScaleDiscriminator(4, **config.model_dump(exclude={"kind"}))
+    eye = Eye(config)
+    return eye, ProjectedDiscriminator(eye.channels, config.width)
 
 
 def bare(accelerator: Accelerator, network: nn.Module) -> nn.Module:
@@ -243,28 +274,30 @@ def update(
     train = config.train
     parts = open_step(state, rgb, nir, train, accelerator)
     judged = state.step >= train.discriminator_starts and bool(config.loss.gan or config.loss.feature_matching)
-    fakes: list[Tensor] = []
+    shown: list[tuple[Any, Any, Any]] = []
     terms: list[Terms] = []
 
     # G: look like the truth, and to D like the truth does.
     for (rgb_part, nir_part), synced in zip(parts, syncing(accelerator, state.model, len(parts)), strict=True):
         with synced:
             fake = state.model(rgb_part)
-            losses = direct_terms(state.perceptual_network, rgb_part, fake, nir_part, config.loss)
+            with accelerator.autocast():
+                losses = direct_terms(state.fixed, rgb_part, fake, nir_part, config.loss)
             if judged:
-                judge = critic(accelerator, state.discriminator)
-                losses |= adversarial_terms(judge, rgb_part, fake, nir_part, config.loss)
+                with accelerator.autocast():
+                    seen = state.eye(rgb_part), state.eye(fake), state.eye(nir_part)
+                losses |= adversarial_terms(critic(accelerator, state.discriminator), *seen, config.loss)
+                shown.append((seen[0], detached(seen[1]), seen[2]))
             accelerator.backward(weighted(losses, config.loss) / len(parts))
-        fakes.append(fake.detach())
         terms.append(losses)
     take_step(accelerator, state.optim_g, train.clip_norm)
 
     # D: tell real pairs from fake ones.
     if judged:
         contexts = syncing(accelerator, state.discriminator, len(parts))
-        for (rgb_part, nir_part), fake, losses, synced in zip(parts, fakes, terms, contexts, strict=True):
+        for seen, losses, synced in zip(shown, terms, contexts, strict=True):
             with synced:
-                verdict = discriminator_terms(state.discriminator, rgb_part, fake, nir_part, config.loss, state.step)
+                verdict = discriminator_terms(state.discriminator, *seen, config.loss, state.step)
                 accelerator.backward(weighted_discriminator(verdict, config.loss) / len(parts))
             losses |= verdict
         take_step(accelerator, state.optim_d, train.clip_norm)
@@ -298,7 +331,7 @@ def syncing(accelerator: Accelerator, network: nn.Module, count: int) -> list[An
 
 
 def direct_terms(
-    perceptual_network: PerceptualFeatures | None,
+    fixed: Mapping[str, nn.Module],
     rgb: Float[Tensor, "b 3 h w"],
     fake: Float[Tensor, "b 1 h w"],
     nir: Float[Tensor, "b 1 h w"],
@@ -306,25 +339,33 @@ def direct_terms(
 ) -> Terms:
     """The terms that need no discriminator, those with weight zero left out."""
     parts = {}
+    if weights.shift:
+        fake, nir = best_shift(fake, nir, weights.shift)
     if weights.ssim:
         parts["ssim"] = ssim_loss(fake, nir, None if weights.ssim_range == "batch" else 2.0)
     if weights.l1:
         parts["l1"] = l1(fake, nir)
-    if perceptual_network:
+    if network := fixed.get("perceptual"):
         with torch.no_grad():
-            target = perceptual_network(nir if weights.perceptual_target == "nir" else rgb)
-        parts["perceptual"] = perceptual(perceptual_network(fake), target)
+            target = network(nir if weights.perceptual_target == "nir" else rgb)
+        parts["perceptual"] = perceptual(network(fake), target)
+    for name, network in fixed.items():
+        if isinstance(network, LPIPS | DISTS):
+            shown = slice(weights.dists_pictures if isinstance(network, DISTS) else None)
+            parts[name] = learned_distance(network, fake[shown], nir[shown])
     return parts
 
 
-def adversarial_terms(
-    discriminator: nn.Module,
-    rgb: Float[Tensor, "b 3 h w"],
-    fake: Float[Tensor, "b 1 h w"],
-    nir: Float[Tensor, "b 1 h w"],
-    weights: LossConfig,
-) -> Terms:
-    """What D's verdict means to G, those with weight zero left out; D itself is taught nothing."""
+def detached(seen: Seen) -> Seen:
+    """What D sees of a fake, without the way back to G."""
+    return seen.detach() if isinstance(seen, Tensor) else [it.detach() for it in seen]
+
+
+def adversarial_terms(discriminator: nn.Module, rgb: Seen, fake: Seen, nir: Seen, weights: LossConfig) -> Terms:
+    """What D's verdict means to G, those with weight zero left out; D itself is taught nothing.
+
+    The pictures are as D sees them: themselves for PatchGANs, the maps of an `Eye` for projected ones.
+    """
     parts = {}
     with frozen(discriminator):
         on_fake = discriminator(rgb, fake)
@@ -339,18 +380,21 @@ def adversarial_terms(
 
 def discriminator_terms(
     discriminator: nn.Module,
-    rgb: Float[Tensor, "b 3 h w"],
-    fake: Float[Tensor, "b 1 h w"],
-    nir: Float[Tensor, "b 1 h w"],
+    rgb: Seen,
+    fake: Seen,
+    nir: Seen,
     weights: LossConfig,
     step: int,
 ) -> Terms:
-    """D's own loss, and the penalty on its gradient at the steps that it is due at."""
-    penalised = bool(weights.r1) and step % weights.r1_every == 0
-    nir = nir.detach().requires_grad_(penalised)
+    """D's own loss, and the penalty on its gradient at the steps that it is due at, for one that sees pictures."""
+    penalised = weights.r1 and step % weights.r1_every == 0
+    if isinstance(nir, Tensor) and penalised:
+        nir = nir.detach().requires_grad_()
     real, fakes = ([it.logits for it in discriminator(rgb, picture)] for picture in (nir, fake))
     parts = {"discriminator": GAN[weights.gan_kind][0](real, fakes)}
-    return parts | ({"r1": gradient_penalty(real, nir)} if penalised else {})
+    if isinstance(nir, Tensor) and penalised:
+        parts["r1"] = gradient_penalty(real, nir)
+    return parts
 
 
 def weighted(parts: Mapping[str, Tensor], weights: LossConfig) -> Tensor:
