@@ -4,12 +4,15 @@ from fractions import Fraction
 from pathlib import Path
 
 import av
+import cv2
 import numpy as np
 import pytest
+import torch
 from av.video.reformatter import Colorspace
 
-from pix2next.apps.video.encoding import Encoding, to_bits
-from pix2next.apps.video.reading import picture_of
+from pix2next.apps.video import encoding
+from pix2next.apps.video.encoding import Encoding, frame_of, open_encoder, to_bits
+from pix2next.apps.video.reading import look, picture_of
 from pix2next.apps.video.translating import VideoResult, translate_video
 
 from .clips import RATE, greens, greys, lossless, names, rgb, seconds_of, sound_of, translator, write_clip
@@ -80,6 +83,29 @@ def test_players_get_full_range_luma(here, codec, size):
         assert (frame.width, frame.height) == size[::-1]
         seen = frame.to_ndarray(format="rgb24").astype(int)
     assert np.abs(seen - ramp(0, *size)).max() <= 6
+
+
+def test_vector_code_encodes_what_plain_code_does(here, monkeypatch):
+    def packets():
+        encoder = open_encoder(clip, Encoding())
+        made = []
+        for index in range(5):
+            moved = np.roll(waves, index, axis=1).astype(int) + 3 * index + grain[index]
+            frame = frame_of(moved.clip(0, 255).astype(np.uint8), "yuv420p", 8)
+            frame.pts, frame.time_base = round(index / RATE / clip.time_base), clip.time_base
+            made += encoder.encode(frame)
+        return [bytes(packet) for packet in made + encoder.encode(None)]
+
+    write_clip("in.mp4", sound=None)
+    clip = look(Path("in.mp4"))
+    random = np.random.default_rng(0)
+    waves = random.integers(0, 255, (12, 16)).astype(np.uint8)
+    waves = cv2.resize(waves, (64, 48), interpolation=cv2.INTER_CUBIC)
+    grain = random.integers(0, 6, (5, 48, 64))
+    ours = packets()
+    monkeypatch.setattr(encoding, "WITHOUT_AVX512", "asm=0")
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "AVX512")
+    assert ours == packets()
 
 
 def test_a_static_clip_gives_a_static_clip(here):

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
 import numpy as np
+import torch
 from av.codec.codec import Codec, UnknownCodecError
 from av.codec.context import CodecContext, Flags
 from av.error import FFmpegError
@@ -56,6 +57,9 @@ KINDS = {
 }
 """Players expect colour, so grey is written as colour without any, which costs a few bytes a frame. FFV1 is for those
 who count with the values."""
+WITHOUT_AVX512 = "asm=MMX2,SSE2Fast,SSSE3,SSE4.2,AVX,FMA3,BMI1,BMI2,AVX2"
+"""For processors with AVX-512, which have all of these. x264's AVX-512 code for its macroblock tree reads memory that
+nobody wrote: now and then equal frames become unequal packets, even on one thread, and a resumed run would differ."""
 
 
 @dataclass(frozen=True)
@@ -137,6 +141,8 @@ def configure(context: VideoCodecContext, clip: Clip, encoding: Encoding) -> Non
     context.max_b_frames = 0
     context.flags |= Flags.global_header
     context.options = encoding.options
+    if encoding.codec == "h264" and torch.backends.cpu.get_cpu_capability() == "AVX512":
+        context.options |= {"x264-params": WITHOUT_AVX512}
 
 
 class SegmentWriter:
