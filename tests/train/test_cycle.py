@@ -304,9 +304,9 @@ def test_a_run_on_pairs_is_not_resumed_as_a_cycle(
 def test_two_processes_equal_one(cycle: Callable[..., Config], tmp_path: Path) -> None:
     """Without the pools, which every process fills for itself.
 
-    Adam divides by the gradients' size, so that rounding in the smallest ones grows with every step, on some CPUs more.
+    The rate is low: Adam divides by the gradients' size, so that at 2e-3 rounding shows in the third step on some CPUs.
     """
-    config = cycle(loss={"pool": 0}, batch_size=4, steps=3, log_every=1, validate_every=0)
+    config = cycle(loss={"pool": 0}, batch_size=4, steps=3, log_every=1, validate_every=0, learning_rate=5e-4)
     train(config, tmp_path / "one")
     (tmp_path / "run.yaml").write_text(config.model_dump_json(), encoding="utf-8")
     launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "pix2next"]
@@ -322,6 +322,5 @@ def test_two_processes_equal_one(cycle: Callable[..., Config], tmp_path: Path) -
     )
     assert len(one) == len(two) == 3
     for mine, theirs in zip(one, two, strict=True):
-        near = 1e-5 if mine["step"] <= 2 else 1e-3
         for name in ("cycle", "gan", "discriminator"):
-            assert theirs[name] == pytest.approx(mine[name], rel=near), name
+            assert theirs[name] == pytest.approx(mine[name], rel=1e-5), name
