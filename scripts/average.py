@@ -13,6 +13,7 @@ import torch
 import typer
 
 from pix2next.cards import checkpoint_file
+from pix2next.config import ModelConfig
 from pix2next.errors import ConfigError, Pix2NextError, WeightsError
 from pix2next.model.pix2next import Pix2Next
 
@@ -20,16 +21,17 @@ from pix2next.model.pix2next import Pix2Next
 def average(sources: Sequence[tuple[str, float]]) -> Pix2Next:
     """The network whose floating-point tensors are the mean of those of `sources` (a run or file, and its weight).
 
-    Weights are scaled to a sum of 1. Sums are taken in float64. Tensors of integers are those of the first source.
+    Weights are scaled to a sum of 1. Sums are taken in float64. Tensors of integers and the number of views are the
+    first source's.
 
-    Raises: WeightsError where a source is no checkpoint of ours, or has another config than the first.
+    Raises: WeightsError where a source is no checkpoint of ours, or of another architecture than the first.
     """
     total = math.fsum(weight for _, weight in sources)
     networks = [(name, load(name), weight / total) for name, weight in sources]
     first_name, first, _ = networks[0]
     for name, network, _ in networks:
-        if network.config != first.config:
-            raise WeightsError(f"{name} has another config than {first_name}: they have no average")
+        if architecture(network) != architecture(first):
+            raise WeightsError(f"{name} has another architecture than {first_name}: they have no average")
     states = [(network.state_dict(), share) for _, network, share in networks]
     mean = {
         key: torch.stack([state[key].double() * share for state, share in states]).sum(0).to(tensor.dtype)
@@ -39,6 +41,11 @@ def average(sources: Sequence[tuple[str, float]]) -> Pix2Next:
     }
     first.load_state_dict(mean)
     return first
+
+
+def architecture(network: Pix2Next) -> ModelConfig:
+    """The config without what leaves the weights as they are."""
+    return network.config.model_copy(update={"views": 1})
 
 
 def load(source: str) -> Pix2Next:

@@ -46,7 +46,7 @@ def test_weights_are_shares_of_their_sum(tmp_path):
 
 @pytest.mark.parametrize(
     ("second", "said"),
-    [("wide.safetensors", "another config"), ("absent", "no run"), ("one.safetensors=-1", "above 0")],
+    [("wide.safetensors", "another architecture"), ("absent", "no run"), ("one.safetensors=-1", "above 0")],
 )
 def test_what_has_no_average_is_one_sentence(tmp_path, second, said):
     network(tmp_path / "one.safetensors", 1)

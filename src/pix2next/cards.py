@@ -67,7 +67,7 @@ class Card(Part):
     """Of its run."""
     parameters: int | None = Field(None, gt=0)
     gflop: float | None = Field(None, gt=0)
-    """10^9 operations for a picture of 256 x 256, as `evaluate.efficiency.count_flop` counts."""
+    """10^9 operations for a picture of 256 x 256 in all its views, as `evaluate.efficiency.count_flop` counts."""
     scores: Annotated[CardScores | None, BeforeValidator(_parsed)] = None
     """JSON in the metadata."""
 

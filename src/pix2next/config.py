@@ -165,6 +165,11 @@ class ModelConfig(Settings):
     vfm: VfmConfig = VfmConfig()
     """Not built where the generator reads none."""
     generator: AnyGeneratorConfig = GeneratorConfig()
+    views: int = Field(1, ge=1, le=4)
+    """`Translator` averages so many views of a picture, mirrored or moved, unless it is told otherwise.
+
+    Each costs a pass. Training sees one; validation and scores see what users get.
+    """
 
     @property
     def strides(self) -> set[int]:
@@ -290,6 +295,11 @@ class LossConfig(Settings):
     """DISTS itself. What it then scores flatters the network."""
     dists_pictures: int | None = Field(None, gt=0)
     """DISTS is taken of so many pictures of every batch alone: VGG16 takes longer than a tiny network."""
+    seen: float = Field(0.0, ge=0)
+    """Distance between the maps that a projected discriminator looks at, of G's output and of the true NIR.
+
+    It costs nothing: the maps are there already. It begins with the discriminator.
+    """
     shift: int = Field(0, ge=0, le=8)
     """G's direct terms compare with the NIR moved by up to so many pixels, each picture's as fits its fake best."""
     perceptual_target: Literal["nir", "rgb"] = "nir"
@@ -304,6 +314,11 @@ class LossConfig(Settings):
     """Above 0 it is CycleGAN (arXiv:1703.10593): a generator back to RGB, a D for each kind of picture alone."""
     pool: int = Field(50, ge=0)
     """So many earlier fakes D is shown again, with `cycle`."""
+
+    @property
+    def judged(self) -> bool:
+        """Whether a term has weight that needs D, or what D looks through."""
+        return bool(self.gan or self.feature_matching or self.seen)
 
 
 class TrainConfig(Settings):
@@ -392,7 +407,7 @@ class Config(Settings):
     def _a_loss_from_the_first_step(self) -> "Config":
         loss = self.loss
         direct = loss.ssim or loss.l1 or loss.perceptual or loss.lpips or loss.dists
-        adversarial = loss.gan or loss.feature_matching
+        adversarial = loss.judged
         if not direct and not loss.cycle and (not adversarial or self.train.discriminator_starts):
             raise ValueError(
                 "loss: no term has a weight above 0 at the first step; give ssim, l1, perceptual, lpips or dists one"
@@ -416,12 +431,14 @@ class Config(Settings):
             for name in ("r1", "cycle"):
                 if getattr(self.loss, name):
                     raise ValueError(f"loss.{name} needs discriminators of kind patch, not projected; set it to 0")
+        elif self.loss.seen:
+            raise ValueError("loss.seen needs a discriminator of kind projected; set it to 0")
         return self
 
     @model_validator(mode="after")
     def _cycle_alone(self) -> "Config":
         loss = self.loss
-        paired = ("ssim", "feature_matching", "l1", "perceptual", "lpips", "dists", "shift", "r1")
+        paired = ("ssim", "feature_matching", "l1", "perceptual", "lpips", "dists", "seen", "shift", "r1")
         weighed = [name for name in paired if getattr(loss, name)]
         if loss.cycle and weighed:
             raise ValueError(f"loss.cycle trains on unpaired pictures, where {weighed[0]} has no meaning; set it to 0")

@@ -30,6 +30,7 @@ from pix2next.images import (
 from pix2next.images.tiles import Span
 from pix2next.model.domain import Distance, pooled
 from pix2next.model.pix2next import DEFAULT_MODEL, load_model
+from pix2next.model.views import VIEWS, Views
 
 TILE = 640
 """A larger picture goes through the network in tiles of this side, unless the caller says otherwise."""
@@ -62,6 +63,7 @@ class Translator:
         tile: int | None = None,
         batch_size: int = 1,
         value_range: ValueRange | None = None,
+        views: int | None = None,
     ) -> None:
         """Take `model`, put it into eval mode and on the device.
 
@@ -74,10 +76,15 @@ class Translator:
             value_range: the pixel values that mean black and white, in what comes and in the result; 0 and the full
                 scale of the picture's dtype if not given (255, 65535, or 1 for floating point). Values beyond it are
                 clipped.
+            views: how many views of a picture are averaged, 1 to 4, each of which costs a pass; the model's own number
+                if not given (see `pix2next.model.views`).
 
         Raises:
-            ConfigError: such a device does not exist here, a number is below 1, or the range is none.
+            ConfigError: such a device does not exist here, a number is out of its range, or the range is none.
         """
+        views = getattr(model, "views", 1) if views is None else views
+        if not 1 <= views <= len(VIEWS):
+            raise ConfigError(f"a picture has 1 to {len(VIEWS)} views, not {views}")
         if batch_size < 1 or (tile is not None and tile < 1):
             raise ConfigError(f"tile and batch size are at least 1, not {tile} and {batch_size}")
         if value_range is not None:
@@ -87,6 +94,8 @@ class Translator:
         self.device = pick_device(device)
         self.multiple = int(model.multiple)  # type: ignore[arg-type]
         self.model = model.eval().to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.network = Views(self.model, views)
+        """What a picture goes through: the model, once for each view."""
         self.batch_size = batch_size
         self.tile = max(self._smallest_tile, _down(tile or TILE, self.multiple))
 
@@ -99,13 +108,19 @@ class Translator:
         tile: int | None = None,
         batch_size: int = 1,
         value_range: ValueRange | None = None,
+        views: int | None = None,
     ) -> "Translator":
         """A translator of a shipped model, a checkpoint's file, a run's folder or `owner/name` on the hub.
 
         Raises: WeightsError if there is no such model; ConfigError as the constructor.
         """
         model = load_model(name_or_path)
-        return cls(model, device=device, tile=tile, batch_size=batch_size, value_range=value_range)
+        return cls(model, device=device, tile=tile, batch_size=batch_size, value_range=value_range, views=views)
+
+    @property
+    def views(self) -> int:
+        """How many views of a picture are averaged."""
+        return len(self.network.views)
 
     def __call__(self, rgb: str | os.PathLike[str] | Image.Image | np.ndarray) -> Shaped[np.ndarray, "h w"]:
         """The NIR picture, in the input's height, width and dtype.
@@ -262,7 +277,7 @@ class Translator:
 
     def _network(self, rgb: Float32[Tensor, "b 3 h w"], dtype: np.dtype[Any]) -> Float32[Tensor, "b h w"]:
         with torch.autocast("cuda", torch.bfloat16, enabled=self._half_precision(dtype)):
-            fake = self.model(rgb.to(self.device, memory_format=torch.channels_last))
+            fake = self.network(rgb.to(self.device, memory_format=torch.channels_last))
         return fake.float().mean(dim=1)
 
     def _half_precision(self, dtype: np.dtype[Any]) -> bool:

@@ -69,6 +69,22 @@ def test_an_update_moves_the_heads_and_never_the_eye() -> None:
     assert "eye" not in state.parts(accelerator), "it is read from its own weights again"
 
 
+def test_what_the_eye_sees_is_a_loss_of_its_own() -> None:
+    """Without GAN and feature matching as well: the fake comes to look like the truth through the eye."""
+    accelerator = Accelerator(cpu=True)
+    settings = config(gan=0.0, feature_matching=0.0, ssim=0.1, seen=10.0)
+    state = TrainingState.start(settings, accelerator)
+    torch.manual_seed(1)
+    rgb = torch.rand(2, 3, 64, 64) * 2 - 1
+    seen = [update(state, rgb, rgb[:, :1] ** 3, settings, accelerator)["seen"].item() for _ in range(8)]
+    assert seen[-1] < 0.8 * seen[0]
+
+
+def test_patchgans_have_no_eye_to_see_through() -> None:
+    with pytest.raises(ValidationError, match="loss.seen needs a discriminator of kind projected"):
+        Config.model_validate({"loss": {"seen": 1.0}})
+
+
 def test_heads_learn_which_nir_belongs_to_which_rgb() -> None:
     """Only the generator's rate is 0 in effect: the fakes stay bad, and D finds them out."""
     accelerator = Accelerator(cpu=True)

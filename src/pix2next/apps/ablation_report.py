@@ -19,6 +19,7 @@ from pix2next.evaluate.tables import heading, markdown_table, shown, shown_inter
 from pix2next.evaluate.uncertainty import Interval, PairedTest, bootstrap_interval, known, paired_difference
 from pix2next.images import write_text
 from pix2next.model.pix2next import load_model
+from pix2next.model.views import Views
 from pix2next.train.journal import SHEET_HEIGHT, write_sheet
 
 REPORT = "ablation.md"
@@ -161,7 +162,7 @@ def cost_of(folders: Mapping[str, Path]) -> Cost | None:
     model = load_model(next(iter(folders.values()))).to("meta")
     side = side_for(model, SIDE)
     rgb = torch.empty(1, 3, side, side, device="meta")
-    gflop = count_flop(model, rgb) / 1e9
+    gflop = count_flop(Views.of(model), rgb) / 1e9
     parameters = parameters_of(model, rgb)
     return Cost(parameters.total, parameters.trained, gflop)
 

@@ -33,6 +33,8 @@ class Settings:
     """Of JPEG and WebP, as `write_nir` takes it."""
     threads: int | None = None
     """For reading and writing."""
+    views: int | None = None
+    """Of a picture, that are averaged; the model's own number if None."""
     warn: bool = True
     """Tell of pictures that are unlike those the model was trained on."""
 
@@ -42,7 +44,7 @@ class Settings:
         Raises: WeightsError if there is no such model; ConfigError for a device or a number that cannot be.
         """
         network = load_model(self.model) if model is None else model
-        known = {"device": self.device, "tile": self.tile, "value_range": self.value_range}
+        known = {"device": self.device, "tile": self.tile, "value_range": self.value_range, "views": self.views}
         translator = Translator(network, **known, batch_size=self.batch_size or 1)  # type: ignore[arg-type]
         if self.batch_size is None and translator.device.type != "cpu":
             translator.batch_size = BATCH_SIZE
@@ -54,7 +56,7 @@ class Settings:
     def of_result(self) -> dict[str, Any]:
         """What pixels depend on besides the model: a picture made with other values is made again."""
         value_range = list(self.value_range) if self.value_range else None
-        return {"tile": self.tile or TILE, "value_range": value_range, "quality": self.quality}
+        return {"tile": self.tile or TILE, "value_range": value_range, "quality": self.quality, "views": self.views}
 
 
 class Job(NamedTuple):

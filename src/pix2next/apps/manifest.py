@@ -78,8 +78,9 @@ class Manifest:
 
 
 def fingerprint(model: nn.Module) -> str:
-    """SHA-256 of a model's kind and its weights: on any device the same, wherever its file lies."""
-    return hashlib.sha256(f"{type(model).__name__} {weights_sha256(model)}".encode()).hexdigest()
+    """SHA-256 of a model's kind, weights and number of views: on any device the same, wherever its file lies."""
+    known = type(model).__name__, weights_sha256(model), getattr(model, "views", 1)
+    return hashlib.sha256(" ".join(map(str, known)).encode()).hexdigest()
 
 
 def _read(path: Path) -> list[Record]:

@@ -31,6 +31,7 @@ from pix2next.evaluate.protocols import DEFAULT_PROTOCOL
 from pix2next.evaluate.scores import Cost
 from pix2next.images import atomic_path, full_scale, read_rgb
 from pix2next.model.pix2next import Pix2Next, read_config
+from pix2next.model.views import Views
 from pix2next.translate import Translator
 
 SIDE = 256
@@ -97,9 +98,9 @@ def with_cost(card: Card, path: Path) -> Card:
 
 
 def cost_of(config: ModelConfig) -> Cost:
-    """Of a network that is built only for that, for one picture of 256 x 256 or the next size that it takes."""
+    """Of a network that is built only for that, for one picture of 256 x 256 or the next size, in all of its views."""
     with torch.device("meta"):
-        network = Pix2Next(config, fetch=False).eval()
+        network = Views.of(Pix2Next(config, fetch=False).eval())
         side = side_for(network, SIDE)
         gflop = count_flop(network, torch.empty(1, 3, side, side)) / 1e9
     return Cost(gflop, sum(parameter.numel() for parameter in network.parameters()))

@@ -66,7 +66,7 @@ class Watched(nn.Module):
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__()
-        self.model, self.multiple = model, model.multiple
+        self.model, self.multiple, self.views = model, model.multiple, getattr(model, "views", 1)
         self.inputs: dict[Any, Tensor] = {}
         self.calls: list[Any] = []
         self.marks: list[tuple[Any, Any]] = []

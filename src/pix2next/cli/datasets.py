@@ -14,6 +14,7 @@ from pix2next.cli.program import (
     Quality,
     Range,
     Threads,
+    Views,
     Warn,
     app,
     console,
@@ -45,6 +46,7 @@ def translate_dataset(
     device: Device = "auto",
     tile: Tile = None,
     batch_size: BatchSize = None,
+    views: Views = None,
     value_range: Range = None,
     out_format: OutFormat = None,
     quality: Quality = None,
@@ -65,7 +67,7 @@ def translate_dataset(
     from pix2next.evaluate.timing import cpu_threads
 
     output = Output(out_format=out_format.lower().removeprefix(".") if out_format else None, quality=quality)
-    settings = Settings(model, device, tile, batch_size, value_range, quality, warn=warn)
+    settings = Settings(model, device, tile, batch_size, value_range, quality, views=views, warn=warn)
     with cpu_threads(threads), listener(model, json=json, watch=False, to_stdout=False) as on_event:
         result = datasets.translate_dataset(
             src, dst, labels, settings, output=output, force=not resume, cluster=cluster, on_event=on_event
@@ -97,6 +99,7 @@ def throughput(
     device: Device = "auto",
     tile: Tile = None,
     batch_size: BatchSize = None,
+    views: Views = None,
     threads: Threads = None,
     workers: Annotated[
         list[int] | None, typer.Option(min=1, help="So many on Ray instead; to compare, give several: --workers 1 ...")
@@ -108,7 +111,7 @@ def throughput(
     from pix2next.apps import throughput as bench
     from pix2next.apps.local_engine import Settings
 
-    settings = Settings(model, device, tile, batch_size)
+    settings = Settings(model, device, tile, batch_size, views=views)
     if workers:
         _throughput_of_workers(settings, data, workers, pictures, ray_address, threads, out)
         return

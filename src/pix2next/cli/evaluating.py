@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
-from pix2next.cli.program import DEFAULT_MODEL, Device, Model, Threads, app, console, messages, progress
+from pix2next.cli.program import DEFAULT_MODEL, Device, Model, Threads, Views, app, console, messages, progress
 from pix2next.errors import ConfigError
 
 Metrics = Annotated[
@@ -31,6 +31,7 @@ def evaluate(
     protocol: Protocol = "standard",
     skip_bad: SkipBad = False,
     device: Device = "auto",
+    views: Views = None,
 ) -> None:
     """Score NIR pictures against the truth, the trivial baselines beside them."""
     from pix2next.evaluate import report
@@ -39,7 +40,7 @@ def evaluate(
     if model and data and not (fake or nir or rgb):
         from pix2next.translate import Translator
 
-        translator = Translator.from_pretrained(model, device=device)
+        translator = Translator.from_pretrained(model, device=device, views=views)
         with progress("scoring") as on_progress:
             name = Path(model).name or Path(model).resolve().name
             scores = report.evaluate_model(translator, data, out, name=name, on_progress=on_progress, **how)

@@ -69,6 +69,10 @@ Model = Annotated[
     typer.Option(help="A shipped model's name, a checkpoint (ours or a released .pt), a run's folder or OWNER/NAME."),
 ]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps ...")]
+Views = Annotated[
+    int | None,
+    typer.Option(min=1, max=4, help="Views of a picture that are averaged, a pass each; the model's own if not given."),
+]
 Threads = Annotated[int | None, typer.Option(min=1, help="CPU threads; torch's choice if not given.")]
 Range = Annotated[
     tuple[float, float] | None,

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from pix2next.cli.program import DEFAULT_MODEL, Device, Model, app, progress, say
+from pix2next.cli.program import DEFAULT_MODEL, Device, Model, Views, app, progress, say
 from pix2next.errors import ConfigError
 
 
@@ -37,6 +37,7 @@ def translate_raster(
     device: Device = "auto",
     tile: Annotated[int | None, typer.Option(min=1, help="Side of a tile; chosen by itself if not given.")] = None,
     batch_size: Annotated[int, typer.Option(min=1, help="Tiles that go through the network at once.")] = 1,
+    views: Views = None,
 ) -> None:
     """Make NIR or NDVI rasters of RGB ones of any size; georeference, nodata, masks and tags are kept."""
     from pix2next.apps import rasters
@@ -44,7 +45,7 @@ def translate_raster(
 
     # What GDAL has to say reaches the user within our own sentence.
     logging.getLogger("rasterio").setLevel(logging.CRITICAL)
-    translator = Translator.from_pretrained(model, device=device, tile=tile, batch_size=batch_size)
+    translator = Translator.from_pretrained(model, device=device, tile=tile, batch_size=batch_size, views=views)
     options: dict[str, Any] = {
         "bands": None if bands is None else _numbers(bands),
         "value_range": value_range,

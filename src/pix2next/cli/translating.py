@@ -15,6 +15,7 @@ from pix2next.cli.program import (
     OutFormat,
     Quality,
     Range,
+    Views,
     Warn,
     app,
     console,
@@ -37,6 +38,7 @@ def translate(
     batch_size: Annotated[
         int, typer.Option(min=1, help="Tiles, or pictures of one size, that go through the network at once.")
     ] = 1,
+    views: Views = None,
     value_range: Range = None,
     suffix: Annotated[str, typer.Option(help="Comes between name and ending: _nir makes a_nir.jpg of a.jpg.")] = "",
     out_format: OutFormat = None,
@@ -59,7 +61,7 @@ def translate(
     streaming = STREAM in (str(out), *inputs)
     _refuse_contradictions(inputs, out, streaming=streaming, watch=watch, dry_run=dry_run)
     translator = Translator.from_pretrained(
-        model, device=device, tile=tile, batch_size=batch_size, value_range=value_range
+        model, device=device, tile=tile, batch_size=batch_size, value_range=value_range, views=views
     )
     if not warn:
         translator.domain = None

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from pix2next.cli.program import DEFAULT_MODEL, Device, Model, app, messages, progress
+from pix2next.cli.program import DEFAULT_MODEL, Device, Model, Views, app, messages, progress
 
 
 @app.command("translate-video")
@@ -19,6 +19,7 @@ def translate_video(
         int | None,
         typer.Option(min=1, help="Frames, or tiles of one, at once; 1 on a CPU and 8 elsewhere if not given."),
     ] = None,
+    views: Views = None,
     codec: Annotated[
         str | None, typer.Option(help="h264, h265, av1 or ffv1 (nothing lost); h264 if not given.")
     ] = None,
@@ -39,7 +40,7 @@ def translate_video(
     encoding = default_encoding(target)
     encoding = replace(encoding, codec=codec or encoding.codec, bits=bits, quality=quality, preset=preset)
     encoding.check()
-    translator = Settings(model, device, tile, batch_size).translator()
+    translator = Settings(model, device, tile, batch_size, views=views).translator()
     with progress("translating frames") as on_progress:
         result = translate(
             source,

@@ -153,7 +153,7 @@ def costs_of(competitors: Mapping[str, Competitor], baselines: Sequence[str]) ->
 
 
 def _cost(translator: Translator) -> Cost:
-    side = side_for(translator.model, SIDE)
+    side = side_for(translator.network, SIDE)
     rgb = torch.zeros(1, 3, side, side, device=translator.device)
     parameters = sum(parameter.numel() for parameter in translator.model.parameters())
-    return Cost(count_flop(translator.model, rgb) / 1e9, parameters)
+    return Cost(count_flop(translator.network, rgb) / 1e9, parameters)

@@ -41,7 +41,7 @@ DEFAULT_MODEL = "tiny-outdoor"
 class Pix2Next(nn.Module, PyTorchModelHubMixin, library_name="pix2next"):
     """RGB to NIR: the VFM reads the picture, the generator translates it with the VFM's features.
 
-    Height and width must be multiples of `multiple`; `pix2next.Translator` takes any size.
+    Height and width must be multiples of `multiple`; `pix2next.Translator` takes any size, and averages `views`.
     """
 
     def __init__(self, config: ModelConfig, *, fetch: bool = True) -> None:
@@ -59,6 +59,7 @@ class Pix2Next(nn.Module, PyTorchModelHubMixin, library_name="pix2next"):
             self.vfm.pretrained = vfm.weights != "none"
         self.generator = build_generator(config.generator, self.vfm.channels if self.vfm else {})
         self.multiple = max(self.generator.multiple, self.vfm.multiple if self.vfm else 1)
+        self.views = config.views
 
     def forward(self, rgb: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b 1 h w"]:
         """RGB in [-1, 1] to NIR, about [-1, 1] and not clamped."""

@@ -149,6 +149,17 @@ def learned_distance(network: LPIPS | DISTS, fake: Float[Tensor, "b 1 h w"], nir
     return network.distance(network.features(fake / 2 + 0.5), target).mean()
 
 
+def seen_distance(fake_maps: Sequence[Tensor], nir_maps: Sequence[Tensor]) -> Scalar:
+    """Squared distance of a network's maps, each place's channels brought to length one; averaged over the maps.
+
+    0 when equal, 2 for unrelated maps, at most 4; the real side is detached. LPIPS (arXiv:1801.03924) without learned
+    weights, through what a projected discriminator looks through, whose maps are there already.
+    """
+    pairs = zip(fake_maps, nir_maps, strict=True)
+    terms = [F.normalize(fake.float()) - F.normalize(nir.detach().float()) for fake, nir in pairs]
+    return _total(term.square().sum(dim=1).mean() for term in terms) / len(terms)
+
+
 def best_shift(
     fake: Float[Tensor, "b c h w"], nir: Float[Tensor, "b c h w"], radius: int
 ) -> tuple[Float[Tensor, "b c h2 w2"], Float[Tensor, "b c h2 w2"]]:

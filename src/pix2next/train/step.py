@@ -1,6 +1,7 @@
 """The training state, and one update of the generator and its discriminators."""
 
 import copy
+import logging
 import os
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -37,11 +38,14 @@ from pix2next.train.losses import (
     lsgan_discriminator,
     lsgan_generator,
     perceptual,
+    seen_distance,
     ssim_loss,
     vanilla_discriminator,
     vanilla_generator,
 )
 from pix2next.train.projected import Eye, ProjectedDiscriminator
+
+log = logging.getLogger(__name__)
 
 GAN = {
     "lsgan": (lsgan_discriminator, lsgan_generator),
@@ -69,6 +73,8 @@ def start_accelerator(train: TrainConfig, **options: Any) -> Accelerator:
         raise ConfigError("train.mixed_precision: fp16 needs a GPU; on a CPU set bf16 or no")
     if train.compile and not torch.accelerator.is_available() and not any(map(shutil.which, COMPILERS)):
         raise ConfigError(f"train.compile needs a C++ compiler on a CPU, and none is found ({', '.join(COMPILERS)})")
+    if train.mixed_precision == "bf16" and slow_in_bf16():
+        log.warning("this processor has no bf16 instructions, and bf16 is many times slower on it than fp32; set no")
     # Several processes without an accelerator only find each other when they are told that it is the CPU they are on.
     cpu = parse_flag_from_env("ACCELERATE_USE_CPU") or not torch.accelerator.is_available()
     group = InitProcessGroupKwargs(timeout=LONGEST_VALIDATION).to_kwargs()
@@ -91,6 +97,11 @@ def start_accelerator(train: TrainConfig, **options: Any) -> Accelerator:
         )
     except (ValueError, ImportError) as error:
         raise ConfigError(f"train.mixed_precision {train.mixed_precision}, trackers or device: {error}") from error
+
+
+def slow_in_bf16() -> bool:
+    """Whether networks run here on a CPU that can only imitate bf16."""
+    return not torch.accelerator.is_available() and not torch.ops.mkldnn._is_mkldnn_bf16_supported()
 
 
 @dataclass
@@ -273,7 +284,7 @@ def update(
     """
     train = config.train
     parts = open_step(state, rgb, nir, train, accelerator)
-    judged = state.step >= train.discriminator_starts and bool(config.loss.gan or config.loss.feature_matching)
+    judged = state.step >= train.discriminator_starts and config.loss.judged
     shown: list[tuple[Any, Any, Any]] = []
     terms: list[Terms] = []
 
@@ -362,7 +373,7 @@ def detached(seen: Seen) -> Seen:
 
 
 def adversarial_terms(discriminator: nn.Module, rgb: Seen, fake: Seen, nir: Seen, weights: LossConfig) -> Terms:
-    """What D's verdict means to G, those with weight zero left out; D itself is taught nothing.
+    """What D's verdict means to G, and what its `Eye` sees; those with weight zero left out. D is taught nothing.
 
     The pictures are as D sees them: themselves for PatchGANs, the maps of an `Eye` for projected ones.
     """
@@ -371,6 +382,9 @@ def adversarial_terms(discriminator: nn.Module, rgb: Seen, fake: Seen, nir: Seen
         on_fake = discriminator(rgb, fake)
     if weights.gan:
         parts["gan"] = GAN[weights.gan_kind][1]([it.logits for it in on_fake])
+    if weights.seen:
+        assert not isinstance(fake, Tensor) and not isinstance(nir, Tensor), "PatchGANs have no maps"
+        parts["seen"] = seen_distance(fake, nir)
     if weights.feature_matching:
         with torch.no_grad():
             on_real = discriminator(rgb, nir)

@@ -127,6 +127,7 @@ def _job(clip: Clip, translator: Translator, encoding: Encoding, segment_seconds
         "source": {"bytes": about.st_size, "modified_ns": about.st_mtime_ns},
         "network": fingerprint(translator.model),
         "tile": translator.tile,
+        "views": translator.views,
         "encoding": asdict(encoding),
         "segment_seconds": segment_seconds,
         "versions": {name: version(name) for name in ("pix2next", "av")},
