@@ -110,7 +110,7 @@ def test_the_manifest_says_what_was_made_of_what(here, settings):
     expected = {
         "key": "b.png", "target": "b.png", "status": "done", "reason": None, "width": 30, "height": 20,
         "dtype": "uint8", "bytes": source.stat().st_size, "model": settings.model,
-        "settings": {"tile": 640, "value_range": None, "quality": None, "labelled_size": None},
+        "settings": {"tile": 640, "value_range": None, "quality": None, "views": None, "labelled_size": None},
     }  # fmt: skip
     assert {name: told[name] for name in expected} == expected
     assert told["seconds"] > 0
@@ -194,7 +194,9 @@ def test_only_what_is_missing_or_changed_is_done(here, settings):
 
 
 @pytest.mark.parametrize(
-    "change", [{"value_range": (10.0, 200.0)}, {"tile": 64}, {"quality": 50}], ids=lambda change: next(iter(change))
+    "change",
+    [{"value_range": (10.0, 200.0)}, {"tile": 64}, {"quality": 50}, {"views": 2}],
+    ids=lambda change: next(iter(change)),
 )
 def test_other_settings_do_all_again(here, settings, change):
     few(2)
