@@ -16,6 +16,7 @@ from pix2next.train.step import (
     frozen,
     learning_rate,
     set_rate,
+    start_accelerator,
     update,
     update_average,
     weighted,
@@ -185,6 +186,16 @@ def fresh_accelerator() -> Iterator[None]:
     AcceleratorState._reset_state()
     yield
     AcceleratorState._reset_state()
+
+
+def test_bf16_is_warned_of_where_it_is_only_imitated(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    for slow, precision, warned in ((True, "bf16", True), (False, "bf16", False), (True, "no", False)):
+        monkeypatch.setattr("pix2next.train.step.slow_in_bf16", lambda slow=slow: slow)
+        caplog.clear()
+        start_accelerator(small(mixed_precision=precision).train)
+        assert ("no bf16 instructions" in caplog.text) == warned
 
 
 def test_bfloat16_gives_about_the_same_losses() -> None:
