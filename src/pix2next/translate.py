@@ -82,8 +82,7 @@ class Translator:
         Raises:
             ConfigError: such a device does not exist here, a number is out of its range, or the range is none.
         """
-        views = getattr(model, "views", 1) if views is None else views
-        if not 1 <= views <= len(VIEWS):
+        if views is not None and not 1 <= views <= len(VIEWS):
             raise ConfigError(f"a picture has 1 to {len(VIEWS)} views, not {views}")
         if batch_size < 1 or (tile is not None and tile < 1):
             raise ConfigError(f"tile and batch size are at least 1, not {tile} and {batch_size}")
@@ -120,7 +119,7 @@ class Translator:
     @property
     def views(self) -> int:
         """How many views of a picture are averaged."""
-        return len(self.network.views)
+        return self.network.views
 
     def __call__(self, rgb: str | os.PathLike[str] | Image.Image | np.ndarray) -> Shaped[np.ndarray, "h w"]:
         """The NIR picture, in the input's height, width and dtype.

@@ -162,7 +162,7 @@ def cost_of(folders: Mapping[str, Path]) -> Cost | None:
     model = load_model(next(iter(folders.values()))).to("meta")
     side = side_for(model, SIDE)
     rgb = torch.empty(1, 3, side, side, device="meta")
-    gflop = count_flop(Views.of(model), rgb) / 1e9
+    gflop = count_flop(Views(model), rgb) / 1e9
     parameters = parameters_of(model, rgb)
     return Cost(parameters.total, parameters.trained, gflop)
 

@@ -100,7 +100,7 @@ def with_cost(card: Card, path: Path) -> Card:
 def cost_of(config: ModelConfig) -> Cost:
     """Of a network that is built only for that, for one picture of 256 x 256 or the next size, in all of its views."""
     with torch.device("meta"):
-        network = Views.of(Pix2Next(config, fetch=False).eval())
+        network = Views(Pix2Next(config, fetch=False).eval())
         side = side_for(network, SIDE)
         gflop = count_flop(network, torch.empty(1, 3, side, side)) / 1e9
     return Cost(gflop, sum(parameter.numel() for parameter in network.parameters()))

@@ -8,6 +8,7 @@ turned views. Departures: no turns, which photos do not come in; views that are 
 
 from typing import NamedTuple
 
+import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -29,33 +30,28 @@ VIEWS = (View(False, False), View(True, True), View(False, True), View(True, Fal
 """In the order in which they pay: two of them give nine tenths of what four give."""
 
 
+def own_views(network: nn.Module) -> int:
+    """How many views a network is used with: one, where it says nothing of them."""
+    return int(getattr(network, "views", 1))
+
+
 class Views(nn.Module):
-    """A network called on the first `count` of `VIEWS`; with one of them it is the network itself.
+    """A network called on the first `views` of `VIEWS`, as many as it has by itself if None.
 
     Takes and gives what the network does, [b, 3, h, w] to [b, c, h, w], h and w multiples of its `multiple`. The mean
-    of several views is float32.
+    is float32, and of one view what the network gives.
     """
 
-    def __init__(self, network: nn.Module, count: int) -> None:
-        """`count` is from 1 to `len(VIEWS)`."""
+    def __init__(self, network: nn.Module, views: int | None = None) -> None:
+        """`views` is from 1 to `len(VIEWS)`."""
         super().__init__()
-        assert 1 <= count <= len(VIEWS)
         self.network = network
-        self.views = VIEWS[:count]
+        self.views = own_views(network) if views is None else views
+        assert 1 <= self.views <= len(VIEWS)
         self.multiple = int(network.multiple)  # type: ignore[arg-type]
 
     def forward(self, rgb: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b c h w"]:
-        if len(self.views) == 1:
-            return self.network(rgb)
-        total = self._through(self.views[0], rgb)
-        for view in self.views[1:]:
-            total = total + self._through(view, rgb)
-        return total / len(self.views)
-
-    @classmethod
-    def of(cls, network: nn.Module) -> "Views":
-        """As many views as the network has by itself: one, where it says nothing of them."""
-        return cls(network, getattr(network, "views", 1))
+        return torch.stack([self._through(view, rgb) for view in VIEWS[: self.views]]).mean(dim=0)
 
     def _through(self, view: View, rgb: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b c h w"]:
         height, width = rgb.shape[-2:]
