@@ -1,4 +1,4 @@
-"""The script that averages checkpoints."""
+"""The scripts that average and join checkpoints."""
 
 import subprocess
 import sys
@@ -10,7 +10,7 @@ import torch
 from pix2next.config import GeneratorConfig, ModelConfig, VfmConfig
 from pix2next.model.pix2next import Pix2Next
 
-SCRIPT = Path(__file__).parents[1] / "scripts" / "average.py"
+SCRIPTS = Path(__file__).parents[1] / "scripts"
 
 
 def network(path: Path, seed: int, width: int = 8) -> Pix2Next:
@@ -29,8 +29,8 @@ def network(path: Path, seed: int, width: int = 8) -> Pix2Next:
     return model
 
 
-def run(*arguments: object) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, str(SCRIPT), *map(str, arguments)]
+def run(*arguments: object, script: str = "average.py") -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, str(SCRIPTS / script), *map(str, arguments)]
     return subprocess.run(command, capture_output=True, text=True, check=False)
 
 
@@ -54,3 +54,16 @@ def test_what_has_no_average_is_one_sentence(tmp_path, second, said):
     done = run(tmp_path / "mean.safetensors", tmp_path / "one.safetensors", tmp_path / second)
     assert done.returncode == 2 and done.stderr.count("\n") == 1 and said in done.stderr
     assert not (tmp_path / "mean.safetensors").exists()
+
+
+def test_joined_networks_are_those_of_the_files(tmp_path):
+    one, two = network(tmp_path / "one.safetensors", 1), network(tmp_path / "two.safetensors", 2, width=16)
+    out = tmp_path / "joined.safetensors"
+    done = run(out, tmp_path / "one.safetensors", tmp_path / "two.safetensors", script="join.py")
+    assert done.returncode == 0, done.stderr
+    joined = Pix2Next.load(out)
+    torch.testing.assert_close(joined.partner.state_dict(), two.state_dict(), rtol=0, atol=0)
+    joined.partner = None
+    torch.testing.assert_close(joined.state_dict(), one.state_dict(), rtol=0, atol=0)
+    done = run(out, tmp_path / "one.safetensors", tmp_path / "absent", script="join.py")
+    assert done.returncode == 2 and done.stderr.count("\n") == 1 and "no run" in done.stderr

@@ -170,6 +170,11 @@ class ModelConfig(Settings):
 
     Each costs a pass. Training sees one; validation and scores see what users get.
     """
+    partner: "ModelConfig | None" = None
+    """A second network, with weights of its own, whose mean with the first is what comes out; its `views` say nothing.
+
+    Networks are trained one at a time and joined afterwards: `scripts/join.py`.
+    """
 
     @property
     def strides(self) -> set[int]:

@@ -71,6 +71,21 @@ def test_half_precision_files_load_as_float32(model: Pix2Next, tmp_path: Path) -
 
 
 @torch.no_grad()
+def test_joined_networks_give_their_mean_and_the_partner_sees_the_mirror_image(model: Pix2Next, tmp_path: Path) -> None:
+    torch.manual_seed(1)
+    partner = Pix2Next(config("none")).eval()
+    both = Pix2Next.joined(model, partner)
+    expected = (model(RGB) + partner(RGB.flip(-1)).flip(-1)) / 2
+    assert (expected - model(RGB)).abs().max() > 1e-3 and not both.training
+    torch.testing.assert_close(both(RGB), expected)
+    assert both.multiple == 16 == Pix2Next.joined(partner, model).multiple
+    both.save(tmp_path / "both.safetensors")
+    assert torch.equal(load_model(tmp_path / "both.safetensors")(RGB), both(RGB))
+    with pytest.raises(WeightsError, match="has one partner"):
+        Pix2Next.joined(both, partner)
+
+
+@torch.no_grad()
 def test_hub_files_round_trip(model: Pix2Next, tmp_path: Path) -> None:
     model.save_pretrained(tmp_path / "repository")
     again = Pix2Next.from_pretrained(tmp_path / "repository").eval()

@@ -222,6 +222,21 @@ def test_training_starts_from_a_checkpoint(data: Path, settings: Settings, tmp_p
     assert all(parameter.requires_grad for parameter in state.model.parameters())
 
 
+def test_of_joined_networks_the_first_is_trained_on(data: Path, settings: Settings, tmp_path: Path) -> None:
+    first = train(settings(data, steps=2), tmp_path / "first")
+    model = settings(data).model
+    wide = model.model_copy(update={"generator": model.generator.model_copy(update={"widths": (12, 24)})})
+    joined = Pix2Next.joined(Pix2Next.load(first), Pix2Next(wide))
+    joined.save(tmp_path / "joined.safetensors")
+    config = settings(data, init_from=str(tmp_path / "joined.safetensors"))
+    state = TrainingState.start(config, Accelerator(cpu=True))
+    torch.testing.assert_close(state.model.state_dict(), load_file(first), rtol=0, atol=0)
+    both = config.model_copy(update={"model": joined.config})
+    with pytest.raises(ConfigError, match="model.partner: networks are trained one at a time"):
+        train(both, tmp_path / "second")
+    assert not (tmp_path / "second").exists()
+
+
 def test_weights_that_do_not_fit_are_said(data: Path, settings: Settings, tmp_path: Path) -> None:
     train(settings(data, steps=2), tmp_path / "first")
     other = settings(data, init_from=str(tmp_path / "first"))

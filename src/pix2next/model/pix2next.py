@@ -41,6 +41,9 @@ DEFAULT_MODEL = "tiny-outdoor"
 class Pix2Next(nn.Module, PyTorchModelHubMixin, library_name="pix2next"):
     """RGB to NIR: the VFM reads the picture, the generator translates it with the VFM's features.
 
+    With a partner, the mean of two such networks, of which the partner sees the picture mirrored: networks that were
+    trained apart err apart (docs/outdoor-and-aerial.md).
+
     Height and width must be multiples of `multiple`; `pix2next.Translator` takes any size, and averages `views`.
     """
 
@@ -58,13 +61,29 @@ class Pix2Next(nn.Module, PyTorchModelHubMixin, library_name="pix2next"):
         if self.vfm:
             self.vfm.pretrained = vfm.weights != "none"
         self.generator = build_generator(config.generator, self.vfm.channels if self.vfm else {})
-        self.multiple = max(self.generator.multiple, self.vfm.multiple if self.vfm else 1)
+        self.partner = Pix2Next(config.partner, fetch=fetch) if config.partner else None
+        parts: tuple[Any, ...] = (self.generator, self.vfm, self.partner)
+        self.multiple: int = max(part.multiple for part in parts if part)
         self.views = config.views
 
     def forward(self, rgb: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b 1 h w"]:
         """RGB in [-1, 1] to NIR, about [-1, 1] and not clamped."""
         features = self.vfm(rgb) if self.vfm else {}
-        return self.generator(rgb, features)
+        nir: Tensor = self.generator(rgb, features)
+        return nir if self.partner is None else (nir + self.partner(rgb.flip(-1)).flip(-1)) / 2
+
+    @classmethod
+    def joined(cls, first: "Pix2Next", partner: "Pix2Next") -> "Pix2Next":
+        """A network of both, in eval mode: `first` with its config and views, and `partner` beside it.
+
+        Raises: WeightsError where `first` has a partner already.
+        """
+        if first.partner is not None:
+            raise WeightsError("a network has one partner, and the first one has its own already")
+        model = cls(first.config.model_copy(update={"partner": partner.config}), fetch=False)
+        beside = {f"partner.{name}": tensor for name, tensor in partner.state_dict().items()}
+        model.load_state_dict({**first.state_dict(), **beside})
+        return model.eval()
 
     def recomputes(self, on: bool) -> None:
         """Whether training computes activations again for the gradient instead of keeping them.

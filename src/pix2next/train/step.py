@@ -189,11 +189,14 @@ def critic(accelerator: Accelerator, discriminator: nn.Module) -> nn.Module:
 def first_model(config: Config, *, resume: bool = False) -> Pix2Next:
     """The network that training starts with: `train.init_from`, or drawn from `train.seed` with its VFM's weights.
 
-    With `resume` every weight is still to come, so none is looked for.
+    With `resume` every weight is still to come, so none is looked for. Of two joined networks, the first is trained on.
 
     Raises:
         WeightsError: `train.init_from` is no network of ours, or one of another architecture.
+        ConfigError: the config asks for a partner, which is trained on its own.
     """
+    if config.model.partner is not None:
+        raise ConfigError("model.partner: networks are trained one at a time and joined afterwards; set it to null")
     source = None if resume else config.train.init_from
     model = Pix2Next(config.model, fetch=not resume and source is None)
     if source is not None:
@@ -202,6 +205,7 @@ def first_model(config: Config, *, resume: bool = False) -> Pix2Next:
             raise WeightsError(
                 f"train.init_from: {source} is a checkpoint of the released code, which is not trained here"
             )
+        known.partner = None
         fit(model, known.state_dict(), f"train.init_from {source}")
     model.recomputes(config.train.recompute)
     return model
