@@ -21,8 +21,8 @@ from pix2next.model.pix2next import Pix2Next
 def average(sources: Sequence[tuple[str, float]]) -> Pix2Next:
     """The network whose floating-point tensors are the mean of those of `sources` (a run or file, and its weight).
 
-    Weights are scaled to a sum of 1. Sums are taken in float64. Tensors of integers and the number of views are the
-    first source's.
+    Weights are scaled to a sum of 1. Sums are taken in float64. Tensors of integers and the views are the first
+    source's.
 
     Raises: WeightsError where a source is no checkpoint of ours, or of another architecture than the first.
     """
@@ -45,7 +45,7 @@ def average(sources: Sequence[tuple[str, float]]) -> Pix2Next:
 
 def architecture(network: Pix2Next) -> ModelConfig:
     """The config without what leaves the weights as they are."""
-    return network.config.model_copy(update={"views": 1})
+    return network.config.model_copy(update={"views": 1, "turned": False})
 
 
 def load(source: str) -> Pix2Next:

@@ -170,6 +170,8 @@ class ModelConfig(Settings):
 
     Each costs a pass. Training sees one; validation and scores see what users get.
     """
+    turned: bool = False
+    """Views are turned by quarters, too: for pictures from above, which `data.rotate` trains on."""
     partner: "ModelConfig | None" = None
     """A second network, with weights of its own, whose mean with the first is what comes out; its `views` say nothing.
 

@@ -6,8 +6,8 @@ from torch import nn
 
 from pix2next.config import GeneratorConfig, ModelConfig, VfmConfig
 from pix2next.errors import ConfigError
-from pix2next.model.pix2next import Pix2Next
-from pix2next.model.views import STEP, VIEWS, View, Views
+from pix2next.model.pix2next import Pix2Next, load_model
+from pix2next.model.views import STEP, TURNED_VIEWS, VIEWS, View, Views
 from pix2next.translate import Translator
 
 
@@ -56,6 +56,10 @@ def noise(*shape):
         (View(mirrored=False, moved=True), [STEP, STEP + 1, STEP + 2, STEP + 3]),
         (View(mirrored=True, moved=False), [15, 14, 13, 12]),
         (View(mirrored=True, moved=True), [15 + STEP, 14 + STEP, 13 + STEP, 12 + STEP]),
+        (View(mirrored=False, moved=False, turns=2), [15, 14, 13, 12]),
+        (View(mirrored=True, moved=True, turns=2), [STEP, STEP + 1, STEP + 2, STEP + 3]),
+        (View(mirrored=False, moved=True, turns=1), [STEP] * 4),
+        (View(mirrored=False, moved=False, turns=3), [7] * 4),
     ],
 )
 def test_a_view_is_mirrored_and_moved_and_put_back(view, expected):
@@ -91,6 +95,25 @@ def test_with_all_views_a_mirrored_picture_gives_the_mirrored_result():
     assert (single(rgb.flip(-1)) - single(rgb).flip(-1)).abs().max() > 1e-3
 
 
+class Compass(Strided):
+    turned = True
+
+
+@pytest.mark.parametrize("size", [(16, 32), (8, 8)])
+def test_the_views_of_a_network_for_pictures_from_above_are_turned_and_what_is_turned_comes_back(size):
+    assert len(TURNED_VIEWS) == len(VIEWS) == len(set(TURNED_VIEWS)) and {it.turns for it in TURNED_VIEWS} == {
+        0,
+        1,
+        2,
+        3,
+    }
+    network, rgb = Compass(), noise(1, 3, *size)
+    four = torch.stack([Views(network, 1)._through(view, rgb) for view in TURNED_VIEWS]).mean(dim=0)
+    torch.testing.assert_close(Views(network, 4)(rgb), four)
+    assert (Views(network, 2)(rgb) - Views(Strided(), 2)(rgb)).abs().max() > 1e-3
+    torch.testing.assert_close(Views(Compass(), 1)(rgb), Strided()(rgb))
+
+
 def test_several_views_are_float32_also_of_a_network_in_half_precision():
     rgb = noise(1, 3, 8, 8).bfloat16()
     assert Views(Green(), 2)(rgb).dtype == torch.float32
@@ -109,6 +132,8 @@ def test_a_checkpoint_says_how_many_views_it_is_used_with(tmp_path):
     assert Translator.from_pretrained(tmp_path / "two.safetensors", device="cpu").views == 2
     assert Translator.from_pretrained(tmp_path / "two.safetensors", device="cpu", views=1).views == 1
     assert Translator(pix2next(), device="cpu").views == 1
+    pix2next(turned=True).save(tmp_path / "above.safetensors")
+    assert load_model(tmp_path / "above.safetensors").turned and not load_model(tmp_path / "two.safetensors").turned
     assert Translator(Green(), device="cpu").views == 1
 
 

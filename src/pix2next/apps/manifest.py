@@ -15,7 +15,7 @@ from torch import nn
 
 from pix2next.evaluate.pretrained import weights_sha256
 from pix2next.images import write_text
-from pix2next.model.views import own_views
+from pix2next.model.views import own_views, turned
 
 
 @dataclass(frozen=True)
@@ -79,8 +79,8 @@ class Manifest:
 
 
 def fingerprint(model: nn.Module) -> str:
-    """SHA-256 of a model's kind, weights and number of views: on any device the same, wherever its file lies."""
-    known = type(model).__name__, weights_sha256(model), own_views(model)
+    """SHA-256 of a model's kind, weights and views: on any device the same, wherever its file lies."""
+    known = [type(model).__name__, weights_sha256(model), own_views(model), *(["turned"] if turned(model) else [])]
     return hashlib.sha256(" ".join(map(str, known)).encode()).hexdigest()
 
 
