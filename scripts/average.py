@@ -5,7 +5,7 @@ python scripts/average.py mixed.safetensors average.safetensors=0.7 runs/augment
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -73,17 +73,22 @@ def weighted(source: str) -> tuple[str, float]:
     return name, weight
 
 
+def write(out: Path, make: Callable[[], Pix2Next]) -> None:
+    """Save the network that `make` gives in fp32 and tell where; what fails is one sentence and exit status 2."""
+    try:
+        make().save(out)
+    except (Pix2NextError, OSError) as error:
+        typer.echo(f"error: {error}", err=True)
+        raise typer.Exit(2) from None
+    typer.echo(out)
+
+
 def main(
     out: Annotated[Path, typer.Argument(help="The checkpoint to write, .safetensors.")],
     sources: Annotated[list[str], typer.Argument(help="Runs or checkpoints, each with =WEIGHT if not 1.")],
 ) -> None:
     """Write the average, in fp32; what the sources' cards said of scores does not hold for it and is left out."""
-    try:
-        average([weighted(source) for source in sources]).save(out)
-    except (Pix2NextError, OSError) as error:
-        typer.echo(f"error: {error}", err=True)
-        raise typer.Exit(2) from None
-    typer.echo(out)
+    write(out, lambda: average([weighted(source) for source in sources]))
 
 
 if __name__ == "__main__":

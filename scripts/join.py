@@ -7,9 +7,8 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from average import load
+from average import load, write
 
-from pix2next.errors import Pix2NextError
 from pix2next.model.pix2next import Pix2Next
 
 
@@ -19,12 +18,7 @@ def main(
     partner: Annotated[str, typer.Argument(help="Run or checkpoint, of the same architecture or another.")],
 ) -> None:
     """Write both, in fp32; what their cards said of scores does not hold for the two together and is left out."""
-    try:
-        Pix2Next.joined(load(first), load(partner)).save(out)
-    except (Pix2NextError, OSError) as error:
-        typer.echo(f"error: {error}", err=True)
-        raise typer.Exit(2) from None
-    typer.echo(out)
+    write(out, lambda: Pix2Next.joined(load(first), load(partner)))
 
 
 if __name__ == "__main__":

@@ -55,10 +55,15 @@ class Views(nn.Module):
         """`views` is from 1 to `len(VIEWS)`."""
         super().__init__()
         self.network = network
-        self.views = own_views(network) if views is None else views
-        assert 1 <= self.views <= len(VIEWS)
-        self.shown = (TURNED_VIEWS if turned(network) else VIEWS)[: self.views]
+        count = own_views(network) if views is None else views
+        assert 1 <= count <= len(VIEWS)
+        self.shown = (TURNED_VIEWS if turned(network) else VIEWS)[:count]
         self.multiple = int(network.multiple)  # type: ignore[arg-type]
+
+    @property
+    def views(self) -> int:
+        """How many there are."""
+        return len(self.shown)
 
     def forward(self, rgb: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b c h w"]:
         return torch.stack([self._through(view, rgb) for view in self.shown]).mean(dim=0)
