@@ -42,6 +42,20 @@ def test_timm_backbones_give_the_strides_asked_for(name: str, strides: tuple[int
     assert vfm.multiple == max(strides)
 
 
+@pytest.mark.parametrize("name", ["timm:tf_efficientnet_lite0", "timm:mobilenetv3_small_100", "timm:resnet18"])
+def test_stages_after_the_last_map_that_is_read_are_left_out(name: str) -> None:
+    whole, cut = build(name, 4, 8, 32).eval(), build(name, 4, 8).eval()
+    weights = whole.state_dict()
+    cut.load_state_dict({key: weights[key] for key in cut.state_dict()})
+    rgb = torch.rand(1, 3, 64, 64) * 2 - 1
+    expected, maps = whole(rgb), cut(rgb)
+    for stride in (4, 8):
+        torch.testing.assert_close(maps[stride], expected[stride], rtol=0, atol=0)
+    shown = torch.stack([features.sum() for features in maps.values()]).sum()
+    gradients = torch.autograd.grad(shown, list(cut.parameters()), allow_unused=True)
+    assert all(gradient is not None for gradient in gradients)
+
+
 @torch.no_grad()
 def test_internimage_gives_the_strides_asked_for() -> None:
     maps = build("internimage:t", 8, 32).eval()(torch.zeros(1, 3, 32, 64))

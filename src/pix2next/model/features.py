@@ -13,6 +13,8 @@ import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
+from timm.models.efficientnet import EfficientNetFeatures
+from timm.models.mobilenetv3 import MobileNetV3Features
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
@@ -137,11 +139,18 @@ def _timm_vfm(name: str, strides: list[int], weights: str, frozen: bool) -> Vfm:
     _check_strides(f"timm:{name}", strides, reachable)
     indices = [reachable[stride] for stride in strides]
     build = partial(timm.create_model, name, features_only=True, out_indices=indices, **options)
-    backbone = _with_timm_weights(name, build, weights, outline.state_dict())
+    backbone = _without_unread(_with_timm_weights(name, build, weights, outline.state_dict()))
     channels = dict(zip(strides, cast(Any, backbone).feature_info.channels(), strict=True))
     cfg = timm.get_pretrained_cfg(name)
     mean, std = (cfg.mean, cfg.std) if cfg else (IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD)
     return Vfm(backbone, channels, mean=mean, std=std, zoom=zoom, pretrained=weights != "none", frozen=frozen)
+
+
+def _without_unread(backbone: nn.Module) -> nn.Module:
+    """The same without the stages after the last map that is read, which timm's mobile families alone keep and run."""
+    if isinstance(backbone, EfficientNetFeatures | MobileNetV3Features):
+        del backbone.blocks[max(it["stage"] for it in backbone.feature_info.get_dicts()) :]
+    return backbone
 
 
 def _size_options(name: str) -> dict[str, object]:
