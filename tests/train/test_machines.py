@@ -14,6 +14,7 @@ from safetensors.torch import load_file
 
 from pix2next.config import Config, ModelConfig
 from pix2next.errors import ConfigError, WeightsError
+from pix2next.model.features import build_vfm
 from pix2next.model.pix2next import Pix2Next
 from pix2next.train.loop import train
 from pix2next.train.step import TrainingState, critic, rest_unread, start_accelerator, update
@@ -99,12 +100,13 @@ def gradients_of(config: Config) -> tuple[dict[str, torch.Tensor], list[list[tor
 
 
 def test_what_no_output_depends_on_is_asked_for_no_gradient() -> None:
-    """EfficientNet is built whole, whichever maps are read; several processes would wait for the rest's gradient."""
+    """A VFM may hold more than leads to the maps that are read; processes would wait for the gradient of the rest."""
     fusion = {"at": "bottleneck", "reads": [16], "heads": 1, "head_width": 8, "expansion": 1}
     generator = {"widths": [8] * 5, "encoder_blocks": [0] * 5, "decoder_blocks": [0] * 5, "bottleneck_blocks": 1}
-    settings = {"vfm": {"name": "timm:tf_efficientnet_lite0", "weights": "none"}}
-    settings["generator"] = {**generator, "norm_groups": 4, "fusions": [fusion]}
+    vfm = {"name": "timm:tf_efficientnet_lite0", "weights": "none"}
+    settings = {"vfm": vfm, "generator": {**generator, "norm_groups": 4, "fusions": [fusion]}}
     model = Pix2Next(ModelConfig.model_validate(settings))
+    model.vfm = build_vfm(vfm["name"], (16, 32), weights="none")
     statistics = {name: buffer.clone() for name, buffer in model.named_buffers()}
     rest_unread(model)
     assert model.vfm is not None
