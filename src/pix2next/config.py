@@ -215,6 +215,8 @@ class DataConfig(Settings):
     """A random window, or the whole picture squashed to `crop` x `crop`; `scale` is for windows."""
     scale: tuple[float, float] = (0.5, 1.0)
     """The window's side is `crop` / s, with s drawn from here: 0.5 is a window twice as large, shrunk to `crop`."""
+    stretch: float = Field(0.0, ge=0, le=1)
+    """Windows are up to this share longer than wide, or wider than long, and squashed to `crop` x `crop`."""
     flip: bool = True
     rotate: bool = False
     """Quarter turns too, for pictures from above."""

@@ -116,6 +116,31 @@ def test_windows_have_the_size_that_scale_says() -> None:
     assert np.diff(nir[0]).mean() == pytest.approx(4)
 
 
+def test_stretched_windows_keep_their_area_and_the_pairing() -> None:
+    """Ramps over rows and columns tell how much of a picture a crop shows either way."""
+    nir = np.add.outer(1000 * np.arange(200, dtype=np.float32), np.arange(200, dtype=np.float32))
+    rgb = np.stack([nir] * 3, axis=2)
+    config = DataConfig(crop=16, scale=(0.25, 0.25), stretch=0.5, flip=False)
+    shapes = []
+    for n in range(200):
+        both = crop_and_flip(rgb, nir, config, np.random.default_rng(n))
+        assert both[1].shape == (16, 16) and np.array_equal(both[0][..., 1], both[1])
+        shapes.append((np.diff(both[1], axis=0).mean() / 1000, np.diff(both[1], axis=1).mean()))
+    tall, wide = np.array(shapes).T
+    assert tall * wide == pytest.approx(16, rel=0.05)
+    ratios = tall / wide
+    assert 1 / 1.55 < ratios.min() < 0.7 and 1.43 < ratios.max() < 1.55
+    assert np.log(ratios).mean() == pytest.approx(0, abs=0.06)
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (5, 300), (16, 16), (33, 17)])
+def test_stretched_windows_end_where_the_picture_does(shape: tuple[int, int]) -> None:
+    config = CONFIG.model_copy(update={"stretch": 1.0})
+    for n in range(20):
+        rgb, nir = crop_and_flip(np.ones((*shape, 3)), np.ones(shape), config, np.random.default_rng(n))
+        assert rgb.shape == (16, 16, 3) and nir.shape == (16, 16)
+
+
 @pytest.mark.parametrize("shape", [(1, 1), (5, 300), (16, 16), (33, 17), (64, 32)])
 def test_squashed_pictures_are_shown_whole(shape: tuple[int, int]) -> None:
     config = CONFIG.model_copy(update={"fit": "squash", "flip": False})

@@ -96,7 +96,7 @@ def draw_view(picture: np.ndarray, config: DataConfig, rng: np.random.Generator)
     """A random window of the picture, or all of it with `fit: squash`; a random flip and quarter turn.
 
     The window's side is `crop / s` with s drawn from `scale` (uniform in its logarithm), or the picture's shorter side
-    where that is less.
+    where that is less. With `stretch` one side of the window is longer than the other, as far as the picture goes.
     """
     height, width = picture.shape[:2]
     rows, columns = slice(0, height), slice(0, width)
@@ -104,11 +104,21 @@ def draw_view(picture: np.ndarray, config: DataConfig, rng: np.random.Generator)
         low, high = config.scale
         side = max(1, round(config.crop / np.exp(rng.uniform(np.log(low), np.log(high)))))
         side = min(side, height, width)
-        top, left = int(rng.integers(height - side + 1)), int(rng.integers(width - side + 1))
-        rows, columns = slice(top, top + side), slice(left, left + side)
+        shape = _stretched(side, config.stretch, rng)
+        tall, wide = min(shape[0], height), min(shape[1], width)
+        top, left = int(rng.integers(height - tall + 1)), int(rng.integers(width - wide + 1))
+        rows, columns = slice(top, top + tall), slice(left, left + wide)
     turns = int(rng.integers(4)) if config.rotate else 0
     mirrored = config.flip and rng.random() < 0.5
     return View(rows, columns, mirrored, turns)
+
+
+def _stretched(side: int, share: float, rng: np.random.Generator) -> tuple[int, int]:
+    """Height and width whose product is about side^2, with a ratio of up to 1 + `share` either way."""
+    if not share:
+        return side, side
+    half = rng.uniform(-1, 1) * np.log1p(share) / 2
+    return max(1, round(side * np.exp(half))), max(1, round(side / np.exp(half)))
 
 
 def cut(picture: np.ndarray, view: View, side: int) -> np.ndarray:
