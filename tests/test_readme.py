@@ -23,7 +23,7 @@ def blocks(page, language):
 
 
 def lines(page):
-    return [line for text in blocks(page, "bash") for line in text.splitlines() if line]
+    return [line for text in blocks(page, "bash") for line in text.replace("\\\n", "").splitlines() if line]
 
 
 def cases(find):
