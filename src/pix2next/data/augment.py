@@ -104,8 +104,8 @@ def draw_view(picture: np.ndarray, config: DataConfig, rng: np.random.Generator)
         low, high = config.scale
         side = max(1, round(config.crop / np.exp(rng.uniform(np.log(low), np.log(high)))))
         side = min(side, height, width)
-        shape = _stretched(side, config.stretch, rng)
-        tall, wide = min(shape[0], height), min(shape[1], width)
+        tall, wide = _stretched(side, config.stretch, rng)
+        tall, wide = min(tall, height), min(wide, width)
         top, left = int(rng.integers(height - tall + 1)), int(rng.integers(width - wide + 1))
         rows, columns = slice(top, top + tall), slice(left, left + wide)
     turns = int(rng.integers(4)) if config.rotate else 0
@@ -114,11 +114,11 @@ def draw_view(picture: np.ndarray, config: DataConfig, rng: np.random.Generator)
 
 
 def _stretched(side: int, share: float, rng: np.random.Generator) -> tuple[int, int]:
-    """Height and width whose product is about side^2, with a ratio of up to 1 + `share` either way."""
+    """Height and width whose product is about side^2, with a ratio of up to 1 + `share` either way; 0 draws nothing."""
     if not share:
         return side, side
-    half = rng.uniform(-1, 1) * np.log1p(share) / 2
-    return max(1, round(side * np.exp(half))), max(1, round(side / np.exp(half)))
+    factor = np.exp(rng.uniform(-1, 1) * np.log1p(share) / 2)
+    return max(1, round(side * factor)), max(1, round(side / factor))
 
 
 def cut(picture: np.ndarray, view: View, side: int) -> np.ndarray:
