@@ -45,7 +45,7 @@ def average(sources: Sequence[tuple[str, float]]) -> Pix2Next:
 
 def architecture(network: Pix2Next) -> ModelConfig:
     """The config without what leaves the weights as they are."""
-    return network.config.model_copy(update={"views": 1, "turned": False})
+    return network.config.model_copy(update={"views": 1, "turned": False, "shrunk": False})
 
 
 def load(source: str) -> Pix2Next:

@@ -172,6 +172,8 @@ class ModelConfig(Settings):
     """
     turned: bool = False
     """Views are turned by quarters, too: for pictures from above, which `data.rotate` trains on."""
+    shrunk: bool = False
+    """Every second view is of the picture at seven tenths of its size, and gives low frequencies: for photos."""
     partner: "ModelConfig | None" = None
     """A second network, with weights of its own, whose mean with the first is what comes out; its `views` say nothing.
 
@@ -184,6 +186,12 @@ class ModelConfig(Settings):
         if not isinstance(self.generator, GeneratorConfig):
             return set()
         return {stride for fusion in self.generator.fusions for stride in fusion.reads}
+
+    @model_validator(mode="after")
+    def _one_kind_of_views(self) -> "ModelConfig":
+        if self.turned and self.shrunk:
+            raise ValueError("views are turned or shrunk, not both")
+        return self
 
     @model_validator(mode="after")
     def _features_for_every_fusion(self) -> "ModelConfig":

@@ -1,13 +1,27 @@
 """Views: each put back into place, and their mean; by hand, and by what holds for any network."""
 
+import numpy as np
 import pytest
 import torch
+from pydantic import ValidationError
 from torch import nn
 
 from pix2next.config import GeneratorConfig, ModelConfig, VfmConfig
 from pix2next.errors import ConfigError
 from pix2next.model.pix2next import Pix2Next, load_model
-from pix2next.model.views import STEP, TURNED_VIEWS, VIEWS, View, Views
+from pix2next.model.views import (
+    COARSE,
+    SHRINK,
+    SHRUNK_VIEWS,
+    STEP,
+    TURNED_VIEWS,
+    VIEWS,
+    View,
+    Views,
+    blend_low_frequencies,
+    habit_of,
+    shrink,
+)
 from pix2next.translate import Translator
 
 
@@ -109,6 +123,50 @@ def test_a_network_for_pictures_from_above_has_turned_views(size):
     torch.testing.assert_close(Views(Compass(), 1)(rgb), Strided()(rgb))
 
 
+class Photos(Strided):
+    shrunk = True
+
+
+class GreenPhotos(Green):
+    shrunk = True
+
+
+def waves(length, period):
+    """One row of a wave of `period` pixels, in [-1, 1]."""
+    return torch.sin(torch.arange(length) * (2 * torch.pi / period)).expand(1, 1, 16, length)
+
+
+def test_a_smaller_view_gives_half_of_the_coarse_and_nothing_of_the_fine():
+    coarse, fine = waves(256, 64), waves(256, 2 * COARSE / 3)
+    small = shrink(coarse)
+    assert small.shape[-2:] == (round(SHRINK * 16), round(SHRINK * 256))
+    blank = torch.zeros(1, 1, 16, 256)
+    middle = slice(32, -32)
+    halved = blend_low_frequencies(blank, small)[..., middle]
+    torch.testing.assert_close(halved, coarse[..., middle] / 2, atol=0.02, rtol=0)
+    assert blend_low_frequencies(blank, shrink(fine))[..., middle].abs().max() < 0.05
+    kept = blend_low_frequencies(coarse + fine, small)[..., middle]
+    torch.testing.assert_close(kept, (coarse + fine)[..., middle], atol=0.05, rtol=0)
+
+
+def test_a_network_for_photos_has_smaller_views():
+    assert len(SHRUNK_VIEWS) == len(VIEWS) and not SHRUNK_VIEWS[0].shrunk
+    network, rgb = Photos(), noise(1, 3, 32, 48)
+    single, small = Views(network, 1), shrink(rgb)
+    torch.testing.assert_close(single(rgb), Strided()(rgb))
+    two = blend_low_frequencies(network(rgb), single._through(View(), small))
+    torch.testing.assert_close(Views(network, 2)(rgb), two)
+    whole = (network(rgb) + single._through(View(mirrored=True, moved=True), rgb)) / 2
+    smaller = (single._through(View(), small) + single._through(View(mirrored=True), small)) / 2
+    torch.testing.assert_close(Views(network, 4)(rgb), blend_low_frequencies(whole, smaller))
+    assert (Views(network, 2)(rgb) - Views(Strided(), 2)(rgb)).abs().max() > 1e-3
+
+
+def test_views_of_both_kinds_at_once_are_refused():
+    with pytest.raises(ValidationError, match="turned or shrunk, not both"):
+        ModelConfig(turned=True, shrunk=True)
+
+
 def test_several_views_are_float32_also_of_a_network_in_half_precision():
     rgb = noise(1, 3, 8, 8).bfloat16()
     assert Views(Green(), 2)(rgb).dtype == torch.float32
@@ -127,6 +185,8 @@ def test_a_checkpoint_says_how_many_views_it_is_used_with(tmp_path):
     assert Translator.from_pretrained(tmp_path / "two.safetensors", device="cpu").views == 2
     assert Translator.from_pretrained(tmp_path / "two.safetensors", device="cpu", views=1).views == 1
     assert Translator(pix2next(), device="cpu").views == 1
+    pix2next(shrunk=True, views=2).save(tmp_path / "photos.safetensors")
+    assert habit_of(load_model(tmp_path / "photos.safetensors")).order == SHRUNK_VIEWS
     pix2next(turned=True).save(tmp_path / "above.safetensors")
     assert load_model(tmp_path / "above.safetensors").turned and not load_model(tmp_path / "two.safetensors").turned
     assert Translator(Green(), device="cpu").views == 1
@@ -143,3 +203,10 @@ def test_any_size_in_all_views(size):
     rgb = (noise(3, *size).permute(1, 2, 0).numpy() + 1) / 2
     translator = Translator(Green(), device="cpu", tile=64, views=4)
     assert abs(translator(rgb) - rgb[:, :, 1]).max() < 1e-6
+
+
+@pytest.mark.parametrize("size", [(1, 1), (3, 50), (70, 131)])
+def test_any_size_in_smaller_views(size):
+    rgb = np.tile(np.linspace(0, 1, size[1])[None, :, None], (size[0], 1, 3))
+    translator = Translator(GreenPhotos(), device="cpu", tile=64, views=4)
+    assert abs(translator(rgb) - rgb[:, :, 1]).max() < 0.05

@@ -15,7 +15,7 @@ from torch import nn
 
 from pix2next.evaluate.pretrained import weights_sha256
 from pix2next.images import write_text
-from pix2next.model.views import own_views, turned
+from pix2next.model.views import habit_of
 
 
 @dataclass(frozen=True)
@@ -80,7 +80,9 @@ class Manifest:
 
 def fingerprint(model: nn.Module) -> str:
     """SHA-256 of a model's kind, weights and views: on any device the same, wherever its file lies."""
-    known = [type(model).__name__, weights_sha256(model), own_views(model), *(["turned"] if turned(model) else [])]
+    habit = habit_of(model)
+    kinds = [kind for kind in ("turned", "shrunk") if getattr(habit, kind)]
+    known = [type(model).__name__, weights_sha256(model), habit.views, *kinds]
     return hashlib.sha256(" ".join(map(str, known)).encode()).hexdigest()
 
 

@@ -29,7 +29,7 @@ from pix2next.errors import ConfigError
 from pix2next.evaluate.timing import cpu_threads, machine_facts, synchronize
 from pix2next.images import read_rgb, write_text
 from pix2next.model.pix2next import load_model
-from pix2next.model.views import own_views, turned
+from pix2next.model.views import habit_of
 from pix2next.translate import Translator
 
 FULL_HD = (1920, 1080)
@@ -68,7 +68,7 @@ class Watched(nn.Module):
     def __init__(self, model: nn.Module) -> None:
         super().__init__()
         self.model, self.multiple = model, model.multiple
-        self.views, self.turned = own_views(model), turned(model)
+        self.views, self.turned, self.shrunk = habit_of(model)
         self.inputs: dict[Any, Tensor] = {}
         self.calls: list[Any] = []
         self.marks: list[tuple[Any, Any]] = []

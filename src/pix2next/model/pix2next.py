@@ -64,7 +64,7 @@ class Pix2Next(nn.Module, PyTorchModelHubMixin, library_name="pix2next"):
         self.partner = Pix2Next(config.partner, fetch=fetch) if config.partner else None
         parts: tuple[Any, ...] = (self.generator, self.vfm, self.partner)
         self.multiple: int = max(part.multiple for part in parts if part)
-        self.views, self.turned = config.views, config.turned
+        self.views, self.turned, self.shrunk = config.views, config.turned, config.shrunk
 
     def forward(self, rgb: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b 1 h w"]:
         """RGB in [-1, 1] to NIR, about [-1, 1] and not clamped."""
