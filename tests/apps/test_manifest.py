@@ -110,3 +110,15 @@ def test_a_model_is_known_by_its_weights():
     nudged = network(0)
     nudged[1].running_mean[2] += 1e-6
     assert fingerprint(nudged) != print_of_it
+
+
+def test_a_model_is_also_known_by_its_views():
+    def known(**habit):
+        torch.manual_seed(0)
+        model = nn.Conv2d(3, 1, 1)
+        vars(model).update(habit)
+        return fingerprint(model)
+
+    told = [known(), known(views=2), known(views=2, turned=True), known(views=2, shrunk=True)]
+    assert len(set(told)) == len(told)
+    assert known() == known(views=1, turned=False, shrunk=False)

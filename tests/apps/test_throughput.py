@@ -15,6 +15,7 @@ from pix2next.apps.pipeline import StageTimes
 from pix2next.apps.throughput import Watched, make_pictures, measure
 from pix2next.errors import ConfigError
 from pix2next.images import read_rgb
+from pix2next.model.views import habit_of
 
 from ..command import run
 
@@ -65,6 +66,12 @@ def test_the_network_alone_does_the_same_calls():
     calls.clear()
     assert watched.again(watched.calls, CPU) > 0
     assert calls == before
+
+
+def test_a_watched_network_keeps_its_views():
+    model = torch.nn.Conv2d(3, 1, 1)
+    model.multiple, model.views, model.shrunk = 8, 3, True
+    assert habit_of(Watched(model)) == habit_of(model)
 
 
 def test_busy_counts_time_once():

@@ -19,8 +19,6 @@ from pix2next.images import pad_to_multiple
 
 STEP = 4
 """Pixels by which a view is moved, down and to the right: half a cell of the coarsest level of our generators."""
-
-
 SHRINK = 0.7
 """Size of a smaller view, as a share of the picture's."""
 COARSE = 4
@@ -39,7 +37,12 @@ class View(NamedTuple):
 
 VIEWS = (View(), View(mirrored=True, moved=True), View(moved=True), View(mirrored=True))
 """In the order in which they pay: two of them give nine tenths of what four give."""
-TURNED_VIEWS = (View(), View(True, True, 2), View(moved=True, turns=1), View(mirrored=True, turns=3))
+TURNED_VIEWS = (
+    View(),
+    View(mirrored=True, moved=True, turns=2),
+    View(moved=True, turns=1),
+    View(mirrored=True, turns=3),
+)
 """Instead, for networks of pictures that come in every direction."""
 SHRUNK_VIEWS = (View(), View(shrunk=True), View(mirrored=True, moved=True), View(mirrored=True, shrunk=True))
 """Instead, for networks of photos, which show things at every size."""
